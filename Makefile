@@ -1,0 +1,57 @@
+# Everything a fresh machine needs is Python 3.11, make and a package index.
+#   make demo [VOICE=path] [FACE=path]   a voice to a face through a real TorchServe
+#   make test                            lint, types, import directions, tests
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint clean lock train
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+VOICE ?= samples/slt.wav
+FACE ?= face.png
+WHEELS := .cache/wheels
+
+# requirements.lock constrains every install, so an extra installs what it names and no other version.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/serve.stamp: pyproject.toml requirements.lock | $(BIN)/python
+	$(PIP_INSTALL) --editable '.[client,serve]'
+	@touch $@
+
+.venv/test.stamp: .venv/serve.stamp
+	$(PIP_INSTALL) --editable '.[client,serve,test,dev]'
+	@touch $@
+
+.venv/train.stamp: .venv/serve.stamp
+	$(PIP_INSTALL) --editable '.[client,serve,train]'
+	@touch $@
+
+demo: .venv/serve.stamp  ## VOICE=path FACE=path: a voice to a PNG through a real TorchServe
+	$(BIN)/python scripts/demo.py --voice '$(VOICE)' --face '$(FACE)'
+
+serve: .venv/serve.stamp  ## the demo bundle on TorchServe in the foreground
+	$(BIN)/voicestyle serve
+
+lint: .venv/test.stamp  ## ruff, pyright, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+test: lint  ## lint, then every test that needs no GPU
+	$(BIN)/voicestyle bundle demo --quiet
+	$(BIN)/python -m pytest
+
+train: .venv/train.stamp  ## VOICES=folder: train the demo bundle's encoders anew
+	$(BIN)/python scripts/train_demo.py --voices '$(VOICES)'
+
+lock: $(BIN)/python  ## resolve requirements.lock anew
+	$(BIN)/python scripts/lock.py
+
+clean:  ## everything that make made
+	rm -rf .venv .cache bundles build logs *.egg-info model_store/*.mar face*.png
