@@ -51,7 +51,10 @@ train: .venv/train.stamp  ## VOICES=folder: train the demo bundle's encoders ane
 	$(BIN)/python scripts/train_demo.py --voices '$(VOICES)'
 
 lock: $(BIN)/python  ## resolve requirements.lock anew
-	$(BIN)/python scripts/lock.py
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --all-extras --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
+	@sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock  # the build (CPU, CUDA) is the index's choice
 
 clean:  ## everything that make made
 	rm -rf .venv .cache bundles build logs *.egg-info model_store/*.mar face*.png
