@@ -1,0 +1,22 @@
+"""The inverse Haar transform of an image, as additions and a reshape."""
+
+import torch
+from torch import Tensor
+
+
+def inverse_haar(subbands: Tensor) -> Tensor:
+    """Put four subbands together into an image of twice the height and width.
+
+    subbands: [N, 4·C, H, W], the C low-pass channels first, then the vertical details (top minus bottom),
+    the horizontal ones (left minus right), the diagonal ones. Returns [N, C, 2·H, 2·W].
+
+    The gain is twice that of the orthonormal transform: the low-pass band alone passes through unchanged,
+    each pixel repeated four times. Whoever makes the subbands holds the factor ½ in its weights.
+    """
+    low, vertical, horizontal, diagonal = subbands.chunk(4, dim=1)
+    top, bottom = low + vertical, low - vertical
+    top_detail, bottom_detail = horizontal + diagonal, horizontal - diagonal
+    pixels = torch.stack(
+        (top + top_detail, top - top_detail, bottom + bottom_detail, bottom - bottom_detail), dim=2
+    )  # [N, C, 4, H, W]
+    return torch.pixel_shuffle(pixels.flatten(1, 2), 2)

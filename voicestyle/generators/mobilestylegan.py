@@ -1,0 +1,173 @@
+"""MobileStyleGAN (arXiv 2104.04767), a small student of StyleGAN2 that keeps its latent space.
+
+Each block upsamples by an inverse Haar transform and applies two convolutions, depthwise then pointwise. A style,
+an affine function of w, scales the channels before each of them; what scaled the outputs (demodulation) is part
+of the weights. The noise maps are constants of the published network, so w is the only variable.
+
+The network makes 1024 pixels. The optimisation needs 256, and the features at 128 already determine them: the
+head takes them to the Haar subbands of the 256-pixel image, which leaves out the two costliest blocks.
+"""
+
+from typing import List
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from voicestyle.generators.haar import inverse_haar
+
+LATENT_DIM = 512
+BASE_SIZE = 4  # pixels of the learned input
+BASE_WIDTH = 512
+# Channels after each block, at 8, 16, … 512 pixels.
+WIDTHS = (512, 512, 512, 512, 256, 128, 64)
+HEAD_BLOCKS = 5  # the head reads the features after so many blocks, at 128 pixels
+OPTIMISE_SIZE = 256
+RENDER_SIZE = 1024
+SLOPE = 0.2
+
+
+class MappingNetwork(nn.Module):
+    """z to w: normalise z, then eight linear layers. The gain √2 of each activation is part of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(LATENT_DIM, LATENT_DIM) for _ in range(8))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z, w: [N, 512]."""
+        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+        for layer in self.layers:
+            x = functional.leaky_relu(layer(x), SLOPE)
+        return x
+
+
+class NoisyActivation(nn.Module):
+    """Add the fixed noise map, the same for all channels, and apply the leaky ReLU."""
+
+    noise: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("noise", torch.zeros(1, 1, size, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [N, C, size, size], overwritten."""
+        return functional.leaky_relu_(x.add_(self.noise), SLOPE)
+
+
+class SeparableConv(nn.Module):
+    """3×3 depthwise, 1×1 pointwise, noise, activation. The caller has applied the style."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+        self.pointwise = nn.Conv2d(in_channels, out_channels, 1)
+        self.activation = NoisyActivation(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, size, size] to [N, out_channels, size, size]."""
+        return self.activation(self.pointwise(self.depthwise(x)))
+
+
+class Block(nn.Module):
+    """Twice the size: inverse Haar transform and two separable convolutions, all modulated by w."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
+        super().__init__()
+        self.style_up = nn.Linear(LATENT_DIM, in_channels)
+        self.style1 = nn.Linear(LATENT_DIM, in_channels // 4)
+        self.conv1 = SeparableConv(in_channels // 4, out_channels, size)
+        self.style2 = nn.Linear(LATENT_DIM, out_channels)
+        self.conv2 = SeparableConv(out_channels, out_channels, size)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [N, in_channels, size / 2, size / 2]. Returns [N, out_channels, size, size]."""
+        # The style of conv1 scales whole channels, so it may act on the subbands, together with that of the
+        # upsampling: one pass over the features instead of two.
+        style = self.style_up(w) * self.style1(w).repeat(1, 4)
+        x = self.conv1(inverse_haar(x * style[:, :, None, None]))
+        return self.conv2(x * self.style2(w)[:, :, None, None])
+
+
+class ToImage(nn.Module):
+    """Features to the subbands of an RGB image of twice their size, to the image."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.style = nn.Linear(LATENT_DIM, in_channels)
+        self.conv = nn.Conv2d(in_channels, 12, 1)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [N, C, H, W]. Returns [N, 3, 2·H, 2·W]."""
+        return inverse_haar(self.conv(x * self.style(w)[:, :, None, None]))
+
+
+class MobileStyleGAN(nn.Module):
+    """The generator of the demo bundle, in the form that every generator of this package has.
+
+    `optimise_size` is the size of `forward`, `sizes` are those of `render`, both in pixels; `noise_shapes` are the
+    shapes of the noise maps that a caller passes, none here. Scriptable; its own parameters take no gradient.
+    """
+
+    latent_dim: int
+    optimise_size: int
+    sizes: List[int]  # noqa: UP006  (TorchScript reads these annotations)
+    noise_shapes: List[List[int]]  # noqa: UP006
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent_dim = LATENT_DIM
+        self.optimise_size = OPTIMISE_SIZE
+        self.sizes = [OPTIMISE_SIZE, RENDER_SIZE]
+        self.noise_shapes = []
+        self.mapping = MappingNetwork()
+        self.register_buffer("input", torch.zeros(1, BASE_WIDTH, BASE_SIZE, BASE_SIZE))
+        self.style = nn.Linear(LATENT_DIM, BASE_WIDTH)
+        self.conv = nn.Conv2d(BASE_WIDTH, BASE_WIDTH, 3, padding=1)
+        self.activation = NoisyActivation(BASE_SIZE)
+        widths = (BASE_WIDTH, *WIDTHS)
+        blocks = [
+            Block(widths[i], widths[i + 1], BASE_SIZE * 2 ** (i + 1)) for i in range(len(WIDTHS))
+        ]
+        self.blocks = nn.ModuleList(blocks[:HEAD_BLOCKS])
+        self.render_blocks = nn.ModuleList(blocks[HEAD_BLOCKS:])
+        self.to_image = ToImage(WIDTHS[-1])
+        self.head = ToImage(WIDTHS[HEAD_BLOCKS - 1])
+        self.requires_grad_(False)
+
+    @torch.jit.export
+    def map(self, z: Tensor) -> Tensor:
+        """z: [N, 512], standard normal. Returns w: [N, 512]."""
+        return self.mapping(z)
+
+    @torch.jit.export
+    def features(self, w: Tensor) -> Tensor:
+        """w: [N, 512]. Returns the features that the head reads: [N, 256, 128, 128]."""
+        x = self.activation(self.conv(self.input * self.style(w)[:, :, None, None]))
+        for block in self.blocks:
+            x = block(x, w)
+        return x
+
+    def forward(self, w: Tensor, noise: List[Tensor]) -> Tensor:  # noqa: UP006
+        """w: [N, 512], noise: empty. Returns the image [N, 3, 256, 256], about [-1, 1], not clamped."""
+        if len(noise) != 0:
+            raise ValueError(f"this generator takes no noise maps, got {len(noise)}")
+        return self.head(self.features(w), w)
+
+    @torch.jit.export
+    def render(self, w: Tensor, noise: List[Tensor], size: int) -> Tensor:  # noqa: UP006
+        """w: [N, 512], noise: empty. Returns [N, 3, size, size], about [-1, 1], not clamped.
+
+        The whole network makes 1024 pixels; another size is their average. Raises ValueError when `size` is not
+        in `sizes` (from TorchScript: torch.jit.Error).
+        """
+        if size not in self.sizes:
+            raise ValueError(f"size must be one of {self.sizes}, got {size}")
+        if len(noise) != 0:
+            raise ValueError(f"this generator takes no noise maps, got {len(noise)}")
+        x = self.features(w)
+        for block in self.render_blocks:
+            x = block(x, w)
+        image = self.to_image(x, w)
+        return functional.avg_pool2d(image, image.shape[-1] // size)

