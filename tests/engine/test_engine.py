@@ -1,0 +1,246 @@
+"""The engine against a plain twin of the published loop, and its promise that nobody feels a neighbour."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from voicestyle.engine import Engine, Schedule
+from voicestyle.engine.noise_maps import normalise_, regularisation
+
+STD = 3.0
+EMBEDDING = 6
+
+
+class TinyGenerator(torch.nn.Module):
+    """A smooth generator of 16-pixel images with two noise maps, small enough for float64."""
+
+    latent_dim = 5
+    noise_shapes = [[4, 4], [16, 16]]
+
+    def __init__(self):
+        super().__init__()
+        source = torch.Generator().manual_seed(1)
+        self.weight = torch.randn(5, 3 * 16 * 16, generator=source, dtype=torch.float64) / 5
+        self.frozen = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, w, noise):
+        image = torch.tanh(w @ self.weight).view(-1, 3, 16, 16) * self.frozen
+        return image + 0.1 * F.interpolate(noise[0], 16) + 0.1 * noise[1]
+
+
+def face_encoder(images):
+    source = torch.Generator().manual_seed(2)
+    weight = torch.randn(3 * 16 * 16, EMBEDDING, generator=source, dtype=torch.float64) / 30
+    return torch.sin(images.flatten(1) @ weight)
+
+
+def engine(capacity=4, **options):
+    return Engine(
+        TinyGenerator(),
+        face_encoder,
+        latent_std=STD,
+        embedding_dim=EMBEDDING,
+        capacity=capacity,
+        max_steps=40,
+        image_size=16,
+        dtype=torch.float64,
+        **options,
+    )
+
+
+def request(number, steps=20):
+    source = torch.Generator().manual_seed(100 + number)
+    draw = lambda *shape: torch.randn(*shape, generator=source, dtype=torch.float64)  # noqa: E731
+    return {
+        "voice_embedding": draw(EMBEDDING),
+        "first_latent": draw(5),
+        "noise": [draw(1, 4, 4), draw(1, 16, 16)],
+        "latent_noise": draw(steps, 5),
+        "seed": number,
+        "steps": steps,
+    }
+
+
+def published_loop(voice_embedding, first_latent, noise, latent_noise, steps, **_):
+    """The published loop for one face, written plainly around torch.optim.Adam, all loss terms included."""
+    generator = TinyGenerator()
+    w = first_latent[None].clone().requires_grad_()
+    maps = [level[None].clone().requires_grad_() for level in noise]
+    optimiser = torch.optim.Adam([w, *maps], lr=0.01)
+    similarities = []
+    for i in range(steps):
+        t = i / steps
+        lr = 0.01 * (0.5 - 0.5 * math.cos(math.pi * min(1, (1 - t) / 0.25))) * min(1, t / 0.05)
+        optimiser.param_groups[0]["lr"] = lr
+        noisy = w + latent_noise[i] * (STD * 0.05 * max(0, 1 - t / 0.75) ** 2)
+        image = generator(noisy, maps).clamp(-1, 1)
+        similarity = F.cosine_similarity(face_encoder(image), voice_embedding[None]).squeeze()
+        regulariser = torch.zeros((), dtype=torch.float64)
+        for level in maps:
+            while True:
+                regulariser = regulariser + (level * level.roll(1, 3)).mean() ** 2
+                regulariser = regulariser + (level * level.roll(1, 2)).mean() ** 2
+                if level.shape[-1] <= 8:
+                    break
+                level = F.avg_pool2d(level, 2)
+        loss = (1 - similarity) + 1e5 * regulariser + 0.001 * (w - noisy).square().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            for level in maps:
+                level.copy_((level - level.mean()) / level.std())
+        similarities.append(similarity.item())
+    return SimpleNamespace(
+        latent=w.detach(), noise=[level.detach() for level in maps], similarity=similarities
+    )
+
+
+def test_equals_the_published_loop():
+    running = engine()
+    running.add("one", **request(0))
+    running.step(20)
+    outcome, expected = running.outcome("one"), published_loop(**request(0))
+    torch.testing.assert_close(outcome.latent, expected.latent, rtol=1e-9, atol=1e-10)
+    for ours, theirs in zip(outcome.noise, expected.noise, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+    assert outcome.similarity.tolist() == pytest.approx(expected.similarity, abs=1e-10)
+
+
+def test_joining_and_leaving_change_nobodys_answer():
+    running = engine()
+    running.add("early", **request(0))
+    running.step(3)
+    running.add("leaver", **request(1))
+    running.add("late", **request(2, steps=12))
+    running.step(4)
+    running.remove("leaver")  # the last row moves into the freed one
+    running.add("last", **request(3))
+    running.step(20)
+    for number, name, steps in ((0, "early", 20), (2, "late", 12), (3, "last", 20)):
+        expected = published_loop(**request(number, steps))
+        torch.testing.assert_close(running.outcome(name).latent, expected.latent, rtol=1e-8, atol=1e-9)
+    assert running.outcome("early").largest_batch == 3
+    assert running.live == 0
+    assert set(running.progress()) == {"early", "late", "last"}
+
+
+def test_the_seed_decides_the_noise_whatever_the_row():
+    arguments = {key: value for key, value in request(0).items() if key not in ("noise", "latent_noise")}
+    alone, crowded = engine(), engine()
+    alone.add("x", **arguments)
+    crowded.add("other", **request(1))
+    crowded.add("x", **arguments)
+    alone.step(5)
+    crowded.step(5)
+    torch.testing.assert_close(alone.outcome("x").latent, crowded.outcome("x").latent, rtol=1e-9, atol=1e-10)
+    other_seed = engine()
+    other_seed.add("x", **arguments | {"seed": 9})
+    other_seed.step(5)
+    assert not torch.allclose(alone.outcome("x").latent, other_seed.outcome("x").latent)
+
+
+def test_similarity_rises_and_is_read_for_all_at_once():
+    running = engine()
+    for number in range(3):
+        running.add(number, **request(number, steps=40))
+    assert all(math.isnan(p.similarity) for p in running.progress().values())
+    running.step(1)
+    first = running.progress()
+    running.step(39)
+    last = running.progress()
+    for number in range(3):
+        assert last[number].finished
+        assert last[number].similarity > first[number].similarity
+        assert last[number].similarity == pytest.approx(float(running.outcome(number).similarity[-1]))
+
+
+def test_parameters_get_no_gradient():
+    running = engine()
+    running.add("x", **request(0))
+    running.step(2)
+    assert running.generator.frozen.grad is None
+
+
+def test_a_generator_without_noise_maps_and_larger_images():
+    class Fixed(TinyGenerator):
+        noise_shapes = []
+
+        def forward(self, w, noise):
+            assert noise == []
+            return F.interpolate(torch.tanh(w @ self.weight).view(-1, 3, 16, 16), 32)
+
+    running = Engine(
+        Fixed(),
+        lambda images: face_encoder(images[:, :, ::2, ::2]),
+        latent_std=STD,
+        embedding_dim=EMBEDDING,
+        image_size=16,
+        encoder_size=32,
+        dtype=torch.float64,
+    )
+    running.add("x", torch.ones(EMBEDDING), torch.zeros(5), seed=0, steps=8)
+    running.step(8)
+    assert running.outcome("x").similarity[-1] > running.outcome("x").similarity[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps must be 1 to 40, got 0"),
+        ({"steps": 41}, "steps must be 1 to 40, got 41"),
+        ({"voice_embedding": torch.ones(3)}, r"voice_embedding must have shape \[6\], got \[3\]"),
+        ({"first_latent": torch.ones(1, 5)}, r"first_latent must have shape \[5\]"),
+        ({"noise": [torch.ones(1, 4, 4)]}, "takes 2 noise maps, got 1"),
+        ({"latent_noise": torch.ones(3, 5)}, r"latent_noise must have shape \[20, 5\]"),
+    ],
+)
+def test_wrong_arguments_leave_nothing_behind(change, message):
+    running = engine()
+    with pytest.raises(ValueError, match=message):
+        running.add("x", **request(0) | change)
+    assert running.live == 0
+    running.add("x", **request(0))
+
+
+def test_full_twice_and_unknown():
+    running = engine(capacity=1)
+    running.add("x", **request(0))
+    with pytest.raises(ValueError, match="'x' is already in the batch"):
+        running.add("x", **request(0))
+    with pytest.raises(RuntimeError, match="full: 1 requests are live"):
+        running.add("y", **request(1))
+    with pytest.raises(KeyError):
+        running.remove("y")
+    running.step(20)
+    with pytest.raises(ValueError, match="finished and not yet removed"):
+        running.add("x", **request(0))
+    running.remove("x")
+    running.add("x", **request(0))
+
+
+def test_schedule_values_and_checks():
+    schedule = Schedule()
+    t = torch.tensor([0.0, 0.025, 0.5, 0.875, 0.99], dtype=torch.float64)
+    assert schedule.learning_rate(t).tolist() == pytest.approx(
+        [0, 0.005, 0.01, 0.005, 0.01 * (0.5 - 0.5 * math.cos(math.pi * 0.04))]
+    )
+    assert schedule.noise_strength(t, 2.0).tolist() == pytest.approx(
+        [0.1, 0.1 * (1 - 0.1 / 3) ** 2, 0.1 / 9, 0, 0]
+    )
+    with pytest.raises(ValueError, match="ramp_up is a share"):
+        Schedule(ramp_up=0)
+
+
+def test_noise_maps_are_judged_and_normalised_one_by_one():
+    maps = torch.randn(3, 1, 16, 16, dtype=torch.float64)
+    alone = torch.cat([regularisation([maps[i : i + 1]]) for i in range(3)])
+    torch.testing.assert_close(regularisation([maps]), alone)
+    normalise_(maps.mul_(torch.tensor([1.0, 5.0, 9.0]).view(3, 1, 1, 1)).add_(2))
+    torch.testing.assert_close(maps.std(dim=(1, 2, 3)), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(
+        maps.mean(dim=(1, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0
+    )

@@ -1,0 +1,288 @@
+"""The optimisation engine: many faces approach their voices in one batch that each joins and leaves at any step.
+
+Per item, at step i of S (VoiceStyle, 10.1145/3671002, with the projection of arXiv 1912.04958, appendix D):
+an image is made from w plus scheduled noise, the face encoder embeds it, and Adam moves w and the noise maps
+along the gradient of (1 − cos(voice, face)) + 1e5 · autocorrelation of the noise maps. The published loss has
+a third term, 0.001 · Σ(w − w̃)²; w̃ − w is the added noise alone, so its gradient is zero and it is left out.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voicestyle.engine import adam, noise_maps
+from voicestyle.engine.rows import Item, Rows
+from voicestyle.engine.schedule import Schedule
+
+
+class Generator(Protocol):
+    """What the engine asks of a generator; scripted or not."""
+
+    latent_dim: int
+    noise_shapes: list[list[int]]
+
+    def __call__(self, w: Tensor, noise: list[Tensor]) -> Tensor:
+        """w [N, latent_dim] and noise maps [N, 1, R, R] to images [N, 3, S, S], nominally in [-1, 1]."""
+        ...
+
+
+class FaceEncoder(Protocol):
+    """Images [N, 3, S, S] in [-1, 1] to embeddings [N, E]."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embed; no reduction may cross items."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one request is. `similarity` is cos(voice, face) of its last step, NaN before the first."""
+
+    step: int
+    steps: int
+    similarity: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step == self.steps
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the optimisation of one request came to.
+
+    latent [1, latent_dim] and noise maps [1, 1, R, R] on the engine's device; similarity [step] on the CPU.
+    """
+
+    latent: Tensor
+    noise: list[Tensor]
+    similarity: Tensor
+    largest_batch: int
+
+
+class Engine:
+    """A running batch of latent optimisations.
+
+    An item's answer depends on its own arguments alone, up to rounding: its noise comes from its own seed,
+    and no reduction crosses items. The engine knows no files and no protocols, and never waits for the device
+    inside a step.
+
+    Args:
+        generator: images from latents. The gradient of its parameters is never computed.
+        face_encoder: embeddings from images.
+        latent_std: sqrt(Σ(w_j − mean)² / count) over all samples and all components of w.
+        capacity: most items live at once.
+        max_steps: most steps an item may ask for.
+        image_size: images are average-pooled to this size before they are clamped and embedded.
+        encoder_size: the face encoder's own input size; images of another size are resized for it.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        face_encoder: FaceEncoder,
+        *,
+        latent_std: float,
+        embedding_dim: int,
+        capacity: int = 8,
+        max_steps: int = 500,
+        image_size: int = 256,
+        encoder_size: int | None = None,
+        schedule: Schedule | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.generator = generator
+        self.face_encoder = face_encoder
+        self.latent_std = latent_std
+        self.max_steps = max_steps
+        self.image_size = image_size
+        self.encoder_size = encoder_size or image_size
+        self.schedule = schedule or Schedule()
+        self.device = torch.device(device)
+        self.dtype = dtype
+
+        self._rows = Rows(capacity, self.device)
+        self._latent = self._variable(generator.latent_dim)
+        self._noise = [self._variable(1, *shape) for shape in generator.noise_shapes]
+        self._latent_noise = self._rows.allocate(max_steps, generator.latent_dim, dtype=dtype)
+        self._voice = self._rows.allocate(embedding_dim, dtype=dtype)
+        self._similarity = self._rows.allocate(max_steps, dtype=dtype)
+        self._done: dict[Hashable, tuple[Item, Outcome]] = {}
+
+    def _variable(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
+        value, first, second = (self._rows.allocate(*shape, dtype=self.dtype) for _ in range(3))
+        return value, first, second
+
+    @property
+    def capacity(self) -> int:
+        """Most items live at once."""
+        return self._rows.capacity
+
+    @property
+    def live(self) -> int:
+        """Items that still have steps to go."""
+        return len(self._rows)
+
+    def add(
+        self,
+        key: Hashable,
+        voice_embedding: Tensor,
+        first_latent: Tensor,
+        *,
+        seed: int,
+        steps: int,
+        noise: Sequence[Tensor] | None = None,
+        latent_noise: Tensor | None = None,
+    ) -> None:
+        """Let a request join the batch at its next step.
+
+        Args:
+            key: its name until it is removed.
+            voice_embedding: [E], any norm.
+            first_latent: [latent_dim].
+            seed: draws the noise maps, then the noise on w, on the CPU, so that every device draws the same.
+            steps: how many to take, 1 … max_steps.
+            noise: first noise maps [1, R, R] instead of the seed's.
+            latent_noise: ε for each step [steps, latent_dim] instead of the seed's.
+
+        Raises:
+            ValueError: a key that is already here, a step count out of range, or a wrong shape.
+            RuntimeError: the batch is full.
+        """
+        if key in self._done:
+            raise ValueError(f"id {key!r} is finished and not yet removed")
+        if not 1 <= steps <= self.max_steps:
+            raise ValueError(f"steps must be 1 to {self.max_steps}, got {steps}")
+        _check_shape("voice_embedding", voice_embedding, self._voice.shape[1:])
+        _check_shape("first_latent", first_latent, self._latent[0].shape[1:])
+        source = torch.Generator().manual_seed(seed)
+        maps = [
+            torch.randn(value.shape[1:], generator=source, dtype=self.dtype) for value, _, _ in self._noise
+        ]
+        if noise is not None:
+            maps = list(noise)
+        if latent_noise is None:
+            latent_noise = torch.randn(steps, first_latent.shape[0], generator=source, dtype=self.dtype)
+        _check_shape("latent_noise", latent_noise, (steps, first_latent.shape[0]))
+        if len(maps) != len(self._noise):
+            raise ValueError(f"the generator takes {len(self._noise)} noise maps, got {len(maps)}")
+        for given, (value, _, _) in zip(maps, self._noise, strict=True):
+            _check_shape("noise map", given, value.shape[1:])
+
+        row = self._rows.add(key, steps).row
+        self._voice[row] = F.normalize(voice_embedding.to(self._voice), dim=0)
+        self._latent[0][row] = first_latent.to(self._latent[0])
+        self._latent_noise[row, :steps] = latent_noise.to(self._latent_noise)
+        for given, (value, _, _) in zip(maps, self._noise, strict=True):
+            value[row] = given.to(value)
+
+    def step(self, count: int = 1) -> None:
+        """Take `count` steps with everything that is live; whoever has no steps left drops out on the way."""
+        for _ in range(count):
+            if not len(self._rows):
+                return
+            self._step()
+            self._retire()
+
+    def progress(self) -> dict[Hashable, Progress]:
+        """Where every request stands, live or finished, with one read from the device."""
+        last = {key: item.step - 1 for key, item in self._rows.in_order() if item.step}
+        read: dict[Hashable, float] = {}
+        if last:
+            rows = torch.tensor([self._rows.items[key].row for key in last], device=self.device)
+            steps = torch.tensor(list(last.values()), device=self.device)
+            read = dict(zip(last, self._similarity[rows, steps].tolist(), strict=True))
+        live = {
+            key: Progress(item.step, item.steps, read.get(key, float("nan")))
+            for key, item in self._rows.in_order()
+        }
+        done = {
+            key: Progress(item.step, item.steps, float(outcome.similarity[-1]))
+            for key, (item, outcome) in self._done.items()
+        }
+        return live | done
+
+    def outcome(self, key: Hashable) -> Outcome:
+        """What a request has come to, finished or not. Raises KeyError for an unknown key."""
+        if key in self._done:
+            return self._done[key][1]
+        item = self._rows.items[key]
+        row = slice(item.row, item.row + 1)
+        return Outcome(
+            latent=self._latent[0][row].clone(),
+            noise=[value[row].clone() for value, _, _ in self._noise],
+            similarity=self._similarity[item.row, : item.step].cpu(),
+            largest_batch=item.largest_batch,
+        )
+
+    def remove(self, key: Hashable) -> None:
+        """Forget a request, finished or not. Raises KeyError for an unknown key."""
+        if self._done.pop(key, None) is None:
+            self._rows.remove(key)
+
+    def _step(self) -> None:
+        batch = len(self._rows)
+        items = [item for _, item in self._rows.in_order()]
+        step = torch.tensor([item.step for item in items], device=self.device)
+        steps = torch.tensor([item.steps for item in items], device=self.device)
+        t = step.to(torch.float64) / steps
+        everyone = torch.arange(batch, device=self.device)
+
+        strength = self.schedule.noise_strength(t, self.latent_std).to(self.dtype)
+        shift = self._latent_noise[everyone, step] * strength[:, None]
+        variables = [self._latent, *self._noise]
+        leaves = [value[:batch].detach().requires_grad_() for value, _, _ in variables]
+        image = self.generator(leaves[0] + shift, leaves[1:])
+        similarity = (F.normalize(self._embed(image), dim=1) * self._voice[:batch]).sum(dim=1)
+        loss = (1 - similarity).sum()
+        if self._noise:
+            loss = loss + self.schedule.noise_regularisation * noise_maps.regularisation(leaves[1:]).sum()
+        gradients = torch.autograd.grad(loss, leaves)
+
+        first_correction, second_correction = adam.corrections(step, self.schedule.betas)
+        step_size = (self.schedule.learning_rate(t) / first_correction).to(self.dtype)
+        with torch.no_grad():
+            self._similarity[everyone, step] = similarity
+            for (value, first, second), gradient in zip(variables, gradients, strict=True):
+                adam.update_(
+                    value[:batch],
+                    gradient,
+                    first[:batch],
+                    second[:batch],
+                    step_size=step_size,
+                    second_correction=second_correction.to(self.dtype),
+                    betas=self.schedule.betas,
+                    eps=self.schedule.eps,
+                )
+            for value, _, _ in self._noise:
+                noise_maps.normalise_(value[:batch])
+        for item in items:
+            item.step += 1
+            item.largest_batch = max(item.largest_batch, batch)
+
+    def _embed(self, image: Tensor) -> Tensor:
+        if image.shape[-1] > self.image_size:
+            image = F.adaptive_avg_pool2d(image, self.image_size)
+        image = image.clamp(-1, 1)
+        if image.shape[-1] != self.encoder_size:
+            size = (self.encoder_size, self.encoder_size)
+            image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+        return self.face_encoder(image)
+
+    def _retire(self) -> None:
+        for key, item in self._rows.in_order():
+            if item.step == item.steps:
+                outcome = self.outcome(key)
+                self._rows.remove(key)
+                self._done[key] = (item, outcome)
+
+
+def _check_shape(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")

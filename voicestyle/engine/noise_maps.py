@@ -1,0 +1,34 @@
+"""The noise maps of a generator as optimisation variables: their regulariser and their normalisation.
+
+Both reduce over one item's map only, never over the batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALLEST_MAP = 8  # the pyramid stops here
+
+
+def regularisation(noise: Sequence[Tensor]) -> Tensor:
+    """Autocorrelation of noise maps over a 2x pyramid (arXiv 1912.04958, appendix D, eq. 5).
+
+    noise: maps [N, 1, R, R], one a layer, at least one. Returns [N].
+    """
+    total = noise[0].new_zeros(noise[0].shape[0])
+    for level in noise:
+        while True:
+            for axis in (2, 3):
+                total = total + (level * level.roll(1, dims=axis)).mean(dim=(1, 2, 3)).square()
+            if level.shape[-1] <= SMALLEST_MAP:
+                break
+            level = F.avg_pool2d(level, 2)
+    return total
+
+
+def normalise_(noise: Tensor) -> None:
+    """Set each map of noise [N, 1, R, R] to mean 0 and (unbiased) standard deviation 1, in place."""
+    std, mean = torch.std_mean(noise, dim=(1, 2, 3), keepdim=True)
+    noise.sub_(mean).div_(std)
