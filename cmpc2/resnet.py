@@ -1,0 +1,91 @@
+"""The encoder of both sides: ResNet with basic blocks (arXiv 1512.03385), ResNet-34 by default.
+
+Module names are those of published checkpoints. The class scripts with `torch.jit.script`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STAGES = 4
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Size of an encoder: channels and basic blocks of its four stages, and the length of its embedding.
+
+    The defaults are ResNet-34. `embedding_dim` below the last width pools neighbouring channels; at that width
+    the pooling is the identity. Raises `ValueError` for anything that makes no network.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    embedding_dim: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "depths"):
+            values = tuple(getattr(self, name))  # JSON knows lists only
+            if len(values) != STAGES or any(type(value) is not int or value < 1 for value in values):
+                raise ValueError(f"{name} must be {STAGES} positive integers; received {values}")
+            object.__setattr__(self, name, values)
+        if type(self.embedding_dim) is not int or not 1 <= self.embedding_dim <= self.widths[-1]:
+            raise ValueError(
+                f"embedding_dim must lie in 1 … {self.widths[-1]} (the last width); received {self.embedding_dim}"
+            )
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut: [N, C, H, W] to [N, `channels`, H / stride, W / stride]."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != channels:
+            shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        if self.downsample is not None:
+            shortcut = self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+
+
+class ResNet(nn.Module):
+    """Images or log-mel [N, C, H, W] to embeddings [N, embedding_dim], not normalised."""
+
+    def __init__(self, in_channels: int, config: ResNetConfig | None = None) -> None:
+        super().__init__()
+        config = config or ResNetConfig()
+        widths, depths = config.widths, config.depths
+        self.embedding_dim = config.embedding_dim
+        self.conv1 = nn.Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.layer1 = _stage(widths[0], widths[0], depths[0], stride=1)
+        self.layer2 = _stage(widths[0], widths[1], depths[1], stride=2)
+        self.layer3 = _stage(widths[1], widths[2], depths[2], stride=2)
+        self.layer4 = _stage(widths[2], widths[3], depths[3], stride=2)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        channels = x.mean(dim=(2, 3))  # [N, C]
+        return F.adaptive_avg_pool1d(channels.unsqueeze(1), self.embedding_dim).squeeze(1)
+
+
+def _stage(in_channels: int, channels: int, depth: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, channels, stride)
+    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(depth - 1)))
