@@ -1,4 +1,4 @@
-"""The optimisation engine: many faces approach their voices in one batch that each joins and leaves at any step.
+"""The optimisation engine: many faces approach their voices in one batch, joining and leaving at any step.
 
 Per item, at step i of S (VoiceStyle, 10.1145/3671002, with the projection of arXiv 1912.04958, appendix D):
 an image is made from w plus scheduled noise, the face encoder embeds it, and Adam moves w and the noise maps

@@ -1,6 +1,6 @@
 """The rows of a running batch: preallocated tensors whose live items stand together at the front.
 
-Bookkeeping only: which id lives in which row, and at which step. What the tensors mean is the engine's affair.
+Bookkeeping only: which id lives in which row, and at which step. What they mean is the engine's affair.
 """
 
 from collections.abc import Hashable

@@ -1,0 +1,135 @@
+"""A bundle: the folder that holds all that a voice needs to become a face, checked whole before use."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from voicestyle import torchscript
+from voicestyle.errors import BundleError
+from voicestyle.latent_bank import LatentBank
+from voicestyle.manifest import FILES, MANIFEST, Manifest
+from voicestyle.prototypes import Prototypes
+
+GENERATOR_INTERFACE = ("map", "render", "latent_dim", "optimise_size", "sizes", "noise_shapes")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The loaded parts of a bundle, on one device."""
+
+    manifest: Manifest
+    voice_encoder: torchscript.CompiledModule
+    face_encoder: torchscript.CompiledModule
+    generator: torchscript.CompiledModule
+    prototypes: Prototypes
+    latent_bank: LatentBank
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Bundle":
+        """Check a bundle folder whole, then load it.
+
+        Raises:
+            BundleError: a missing or altered file, or parts that do not fit each other.
+        """
+        manifest = Manifest.read(folder)
+        verify_files(folder, manifest.files)
+        bundle = cls(
+            manifest,
+            voice_encoder=torchscript.load(folder / "voice_encoder.pt", device),
+            face_encoder=torchscript.load(folder / "face_encoder.pt", device),
+            generator=torchscript.load(folder / "generator.pt", device),
+            prototypes=Prototypes.read(folder / "prototypes.faiss"),
+            latent_bank=LatentBank.read(folder / "latent_bank.npy", folder / "assignments.npy"),
+        )
+        bundle.check_shapes()
+        return bundle
+
+    def check_shapes(self) -> None:
+        """Raise BundleError where a part does not have the size that the manifest says."""
+        manifest, generator = self.manifest, self.generator
+        found = {
+            "latent_dim of the generator": (generator.latent_dim, manifest.latent_dim),
+            "latent_dim of latent_bank.npy": (self.latent_bank.latents.shape[1], manifest.latent_dim),
+            "embedding_dim of prototypes.faiss": (self.prototypes.dim, manifest.embedding_dim),
+            "prototypes of prototypes.faiss": (len(self.prototypes), manifest.prototypes),
+            "sizes of the generator": (tuple(generator.sizes), manifest.sizes),
+        }
+        for name, (is_, said) in found.items():
+            if is_ != said:
+                raise BundleError(f"{name} must be {said} as {MANIFEST} says, got {is_}")
+        if generator.optimise_size < manifest.image_size:
+            raise BundleError(
+                f"image_size must be at most the {generator.optimise_size} pixels of the generator, "
+                f"got {manifest.image_size}"
+            )
+        used = set(np.unique(self.latent_bank.assignments).tolist())
+        if unused := set(range(manifest.prototypes)) - used:
+            raise BundleError(f"every prototype must have an image, got none for {sorted(unused)[:5]}")
+        if unknown := used - set(range(manifest.prototypes)):
+            raise BundleError(f"assignments.npy must stay below {manifest.prototypes}, got {max(unknown)}")
+
+
+def write_bundle(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    voice_encoder: nn.Module,
+    face_encoder: nn.Module,
+    generator: nn.Module,
+    centroids: NDArray[np.float32],
+    latents: NDArray[np.float32],
+    assignments: NDArray[np.int32],
+) -> None:
+    """Compile the modules and write a bundle folder; an older one at the same place is replaced at the end.
+
+    centroids [K, E], latents [N, D], assignments [N]. `manifest.files` is filled in. The new folder is loaded
+    once before it takes its place.
+
+    Raises:
+        BundleError: parts that do not fit each other; nothing is left behind.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
+        draft = Path(parent) / folder.name
+        draft.mkdir()
+        torchscript.save(torchscript.compile_module(voice_encoder), draft / "voice_encoder.pt")
+        torchscript.save(torchscript.compile_module(face_encoder), draft / "face_encoder.pt")
+        compiled = torchscript.compile_module(generator, keep=GENERATOR_INTERFACE)
+        torchscript.save(compiled, draft / "generator.pt")
+        Prototypes.from_centroids(centroids).write(draft / "prototypes.faiss")
+        np.save(draft / "latent_bank.npy", latents.astype(np.float32))
+        np.save(draft / "assignments.npy", assignments.astype(np.int32))
+        files = {name: sha256(draft / name) for name in FILES}
+        (draft / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+        Bundle.load(draft)
+        if folder.exists():
+            folder.rename(Path(parent) / "replaced")
+        shutil.move(draft, folder)
+
+
+def verify_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Raise BundleError unless `folder` holds exactly what a bundle holds, each file with its sha256."""
+    if missing := set(FILES) - set(files):
+        raise BundleError(f"{folder / MANIFEST} must give a sha256 for {', '.join(sorted(missing))}")
+    for name, expected in files.items():
+        path = folder / name
+        if name not in FILES:
+            raise BundleError(f"{folder / MANIFEST} names {name!r}, which is no file of a bundle")
+        if not path.is_file():
+            raise BundleError(f"{path} is missing")
+        if (actual := sha256(path)) != expected:
+            raise BundleError(f"{path} was altered: sha256 must be {expected}, got {actual}")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,114 @@
+"""`bundle.json`: what a bundle says about itself."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from voicestyle.errors import BundleError
+from voicestyle.options import Options, bad_option
+
+MANIFEST = "bundle.json"
+FORMAT = 1
+FILES = (
+    "voice_encoder.pt",
+    "face_encoder.pt",
+    "generator.pt",
+    "prototypes.faiss",
+    "latent_bank.npy",
+    "assignments.npy",
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may cost: steps, seconds of audio, and the least seconds of speech it must bring."""
+
+    steps: int = 500
+    audio_seconds: float = 120.0
+    min_speech_seconds: float = 0.5
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The description of a bundle.
+
+    image_size is the size in pixels at which the optimisation runs, encoder_size the face encoder's input,
+    sizes those that the generator renders. `nearest` prototypes are looked up per voice, and the first latent
+    is the mean of the first `instances` latents that belong to them. files maps each file to its sha256.
+    """
+
+    name: str
+    version: str
+    licence: str
+    sources: tuple[str, ...]
+    card: str
+    image_size: int
+    encoder_size: int
+    sizes: tuple[int, ...]
+    embedding_dim: int
+    latent_dim: int
+    latent_std: float
+    prototypes: int
+    prototype_level: int
+    nearest: int
+    instances: int
+    default_steps: int
+    default_seed: int
+    default_size: int
+    limits: Limits = field(default_factory=Limits)
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise BundleError(f"{MANIFEST}: format must be {FORMAT}, got {self.format}")
+        if self.default_size not in self.sizes:
+            raise BundleError(
+                f"{MANIFEST}: default_size must be one of {list(self.sizes)}, got {self.default_size}"
+            )
+        if not 1 <= self.default_steps <= self.limits.steps:
+            raise BundleError(
+                f"{MANIFEST}: default_steps must be 1 to {self.limits.steps}, got {self.default_steps}"
+            )
+        if not 1 <= self.nearest <= self.prototypes:
+            raise BundleError(f"{MANIFEST}: nearest must be 1 to {self.prototypes}, got {self.nearest}")
+
+    def resolve(self, options: Options) -> Options:
+        """`options` with the bundle's defaults filled in. Raises CallerError bad_option beyond its limits."""
+        steps = self.default_steps if options.steps is None else options.steps
+        seed = self.default_seed if options.seed is None else options.seed
+        size = self.default_size if options.size is None else options.size
+        if steps > self.limits.steps:
+            raise bad_option(f"steps must be 1 to {self.limits.steps}, got {steps}")
+        if size not in self.sizes:
+            raise bad_option(f"size must be one of {', '.join(map(str, self.sizes))}, got {size}")
+        return Options(steps=steps, seed=seed, size=size)
+
+    def to_json(self) -> str:
+        """The text of bundle.json."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """The manifest of a bundle folder. Raises BundleError for anything but exactly the known fields."""
+        path = folder / MANIFEST
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleError(f"no bundle in {folder}: {MANIFEST} is missing") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise BundleError(f"{path} is not JSON: {error}") from None
+        known = {item.name for item in fields(cls)}
+        if missing := known - set(values):
+            raise BundleError(f"{path} lacks {', '.join(sorted(missing))}")
+        if unknown := set(values) - known:
+            raise BundleError(f"{path} has unknown fields {', '.join(sorted(unknown))}")
+        try:
+            values["limits"] = Limits(**values["limits"])
+        except TypeError as error:
+            raise BundleError(f"{path}: limits do not fit: {error}") from None
+        for name in ("sources", "sizes"):
+            values[name] = tuple(values[name])
+        return cls(**values)
