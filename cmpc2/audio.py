@@ -1,18 +1,17 @@
 """Audio in any container to what the front end hears: 16 kHz, mono, 16 bits.
 
-Reading goes through libsndfile and resampling through soxr at its highest quality but one ("HQ"). Blocks of the
-file are mixed down and resampled as they are read, so memory follows the length in seconds and not the rate
-or the number of channels that a header claims.
+libsndfile reads, soxr (quality HQ) resamples. A file is mixed down and resampled block by block as it is
+read, so that memory follows its seconds and not the rate or the channel count that its header claims.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import numpy as np
 import soundfile
@@ -23,71 +22,80 @@ from cmpc2.errors import CallerError
 
 SAMPLE_RATE: Final = 16_000
 FULL_SCALE: Final = 32_768  # int16 steps that libsndfile maps to 1.0
-BLOCK_VALUES: Final = 1 << 20  # frames × channels read at a time
+BLOCK_VALUES: Final = 1 << 18  # frames × channels read at a time, 1 MiB of float32
+UNKNOWN_FRAMES: Final = 2**63 - 1  # what libsndfile says of a FLAC stream that does not know its length
 
 
 def decode(source: bytes | str | Path, *, max_seconds: float | None = None) -> NDArray[np.int16]:
     """Decodes a recording.
 
-    `source` is the encoded file itself (bytes) or its path. Returns samples [n], int16, 16 kHz, the mean of the
-    channels. 16-bit 16 kHz mono passes through bit for bit.
+    `source` is the encoded file itself (bytes) or its path. Returns samples [n], int16, 16 kHz, the mean of
+    the channels. 16-bit 16 kHz mono passes through bit for bit.
 
-    Raises `CallerError`: `not_audio` if libsndfile cannot read the bytes, if they hold no samples or samples that
-    are not finite; `too_long` if the recording lasts longer than `max_seconds`, which the header decides before
-    anything is decoded. A path that cannot be opened raises `OSError`.
+    Raises `CallerError`: `not_audio` if libsndfile cannot read the bytes, or if they hold no samples or
+    samples that are not finite; `too_long` if the recording lasts longer than `max_seconds`, which the header
+    decides before anything is decoded. A path that cannot be opened raises `OSError`.
     """
     with _open(source) as file:
-        rate = file.samplerate
-        limit = None if max_seconds is None else int(max_seconds * rate)
-        if limit is not None and file.frames > limit:
-            raise _too_long(max_seconds, file.frames / rate)
-        blocks: list[NDArray[np.int16]] = []
-        resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        if file.frames != UNKNOWN_FRAMES:
+            _check_length(file.frames, file.samplerate, max_seconds)
+        resample = None
+        if file.samplerate != SAMPLE_RATE:
+            resample = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32").resample_chunk
         frames = 0
+        blocks: list[NDArray[np.int16]] = []
         for mono in _mono_blocks(file):
             frames += len(mono)
-            if limit is not None and frames > limit:  # a header may claim less than the file holds
-                raise _too_long(max_seconds, frames / rate)
-            blocks.append(_to_int16(mono if resampler is None else resampler.resample_chunk(mono)))
+            _check_length(frames, file.samplerate, max_seconds)  # a header may claim less than there is
+            blocks.append(_to_int16(resample(mono) if resample else mono))
         if frames == 0:
             raise CallerError("not_audio", "audio must hold at least one sample; received a file with none")
-        if resampler is not None:
-            blocks.append(_to_int16(resampler.resample_chunk(np.zeros(0, np.float32), last=True)))
+        if resample:
+            blocks.append(_to_int16(resample(np.zeros(0, np.float32), last=True)))
     return np.concatenate(blocks)
 
 
+class _Stream(soundfile.SoundFile):
+    """A file read from front to back.
+
+    soundfile seeks to where it already is after every read from a seekable file, which fails in a FLAC stream
+    of unknown length and restarts the decoder of lossy formats.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 @contextmanager
-def _open(source: bytes | str | Path) -> Iterator[soundfile.SoundFile]:
+def _open(source: bytes | str | Path) -> Generator[soundfile.SoundFile]:
     if isinstance(source, bytes):
         if not source:
             raise CallerError("not_audio", "audio must not be empty; received 0 bytes")
-        with _sound_file(io.BytesIO(source), f"{len(source)} bytes") as file:
+        with _stream(io.BytesIO(source), len(source)) as file:
             yield file
     else:
-        # A descriptor and not the name: soundfile would take a name ending in .raw for headerless samples.
-        with open(source, "rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
-            with _sound_file(handle.fileno(), f"{size} bytes") as file:
+        # The descriptor and not the name: soundfile takes a name in .raw for samples without a header.
+        with Path(source).open("rb") as handle:
+            descriptor = handle.fileno()
+            with _stream(descriptor, os.fstat(descriptor).st_size) as file:
                 yield file
 
 
 @contextmanager
-def _sound_file(source: io.BytesIO | int, received: str) -> Iterator[soundfile.SoundFile]:
+def _stream(source: io.BytesIO | int, size: int) -> Generator[soundfile.SoundFile]:
     try:
-        file = soundfile.SoundFile(source, closefd=False)
-    except soundfile.LibsndfileError as error:
-        raise _not_audio(received, error) from error
-    with file:
-        try:
+        with _Stream(source, closefd=False) as file:
             yield file
-        except soundfile.LibsndfileError as error:
-            raise _not_audio(received, error) from error
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.strip().rstrip(".")
+        rule = "audio must be a sound file that libsndfile reads (wav, flac, ogg, mp3 …)"
+        raise CallerError("not_audio", f"{rule}; received {size} bytes: {reason}") from error
 
 
-def _mono_blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
+def _mono_blocks(file: soundfile.SoundFile) -> Generator[NDArray[np.float32]]:
     block_frames = max(1, BLOCK_VALUES // file.channels)
     while True:
-        block = cast(NDArray[np.float32], cast(Any, file).read(block_frames, dtype="float32", always_2d=True))
+        block = cast(NDArray[np.float32], file.read(block_frames, dtype="float32", always_2d=True))
         if len(block) == 0:
             return
         mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
@@ -100,12 +108,7 @@ def _to_int16(mono: NDArray[np.float32]) -> NDArray[np.int16]:
     return np.clip(np.rint(mono * np.float32(FULL_SCALE)), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def _too_long(max_seconds: float | None, seconds: float) -> CallerError:
-    return CallerError("too_long", f"audio may last at most {max_seconds:g} s; received {seconds:.1f} s")
-
-
-def _not_audio(received: str, error: soundfile.LibsndfileError) -> CallerError:
-    reason = error.error_string.strip().rstrip(".")
-    return CallerError(
-        "not_audio", f"audio must be in a format that libsndfile reads (wav, flac, ogg, mp3 …); received {received}: {reason}"
-    )
+def _check_length(frames: int, rate: int, max_seconds: float | None) -> None:
+    if max_seconds is not None and frames > max_seconds * rate:
+        received = f"received at least {frames / rate:.2f} s"
+        raise CallerError("too_long", f"audio may last at most {max_seconds:g} s; {received}")

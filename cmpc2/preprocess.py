@@ -14,32 +14,38 @@ from cmpc2.audio import decode
 from cmpc2.log_mel import BANDS, MIN_FRAMES, log_mel
 from cmpc2.vad import speech_only
 
+Recording = bytes | str | Path
+Picture = str | Path | Image.Image
 
-def audio_preprocess(valid_level: int = 2, min_time: int = MIN_FRAMES) -> Callable[[bytes | str | Path], Tensor]:
+
+def audio_preprocess(valid_level: int = 2, min_time: int = MIN_FRAMES) -> Callable[[Recording], Tensor]:
     """A function from a recording (path or bytes) to its log-mel [1, 64, T] float32, T ≥ `min_time` frames.
 
-    `valid_level` is the mode 0 … 3 of the voice activity detector. The function raises `CallerError`: `not_audio`
-    or `no_speech`.
+    `valid_level` is the mode 0 … 3 of the voice activity detector. The function raises `CallerError`
+    (`not_audio`, `no_speech`), or `OSError` for a path that cannot be opened.
     """
 
-    def preprocess(source: bytes | str | Path) -> Tensor:
-        return torch.from_numpy(log_mel(speech_only(decode(source), valid_level), min_time))
+    def preprocess(source: Recording) -> Tensor:
+        return torch.as_tensor(log_mel(speech_only(decode(source), valid_level), min_time))
 
     return preprocess
 
 
-def visual_preprocess(img_size: int = 224) -> Callable[[str | Path | Image.Image], Tensor]:
+def visual_preprocess(img_size: int = 224) -> Callable[[Picture], Tensor]:
     """A function from an image (path or PIL image) to [3, img_size, img_size] float32 RGB in [-1, 1].
 
-    Other sizes are resized (bicubic), without regard to their aspect ratio, as published.
+    Images are resized by bicubic interpolation whatever their aspect ratio, as published. The function raises
+    `PIL.UnidentifiedImageError` (an `OSError`) for a file that is no image.
     """
     if img_size < 1:
         raise ValueError(f"img_size must be at least 1 pixel; received {img_size}")
 
-    def preprocess(source: str | Path | Image.Image) -> Tensor:
-        image = source if isinstance(source, Image.Image) else Image.open(source)
-        pixels = np.asarray(image.convert("RGB").resize((img_size, img_size)), dtype=np.float32)
-        return torch.from_numpy(np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1)))
+    def preprocess(source: Picture) -> Tensor:
+        if not isinstance(source, Image.Image):
+            with Image.open(source) as image:
+                return preprocess(image)
+        pixels = np.asarray(source.convert("RGB").resize((img_size, img_size)), dtype=np.float32)
+        return torch.as_tensor(np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1)))
 
     return preprocess
 
@@ -47,17 +53,17 @@ def visual_preprocess(img_size: int = 224) -> Callable[[str | Path | Image.Image
 def load_voice(min_time: int = MIN_FRAMES) -> Callable[[str | Path], Tensor]:
     """A function from a saved log-mel (.npy, [T, 64] as published) to [1, 64, max(T, min_time)] float32.
 
-    A shorter array is repeated to `min_time` frames, a longer one kept whole. (The published function takes a
-    random `min_time` frames and fails on shorter arrays; this one gives the same answer every time.) The function
-    raises `ValueError` for another shape.
+    A shorter array is repeated to `min_time` frames, a longer one kept whole: the same answer every time,
+    where the published function takes a random `min_time` frames and fails on a shorter array. Values are not
+    normalised again. The function raises `ValueError` for another shape.
     """
 
     def load(path: str | Path) -> Tensor:
         frames = np.load(path, allow_pickle=False)
         if frames.ndim != 2 or frames.shape[1] != BANDS or len(frames) == 0:
-            raise ValueError(f"{path} must hold log-mel frames [T, {BANDS}], T ≥ 1; received {list(frames.shape)}")
+            raise ValueError(f"{path} must hold [T, {BANDS}] frames, T ≥ 1; received {list(frames.shape)}")
         if len(frames) < min_time:
-            frames = np.resize(frames, (min_time, BANDS))
-        return torch.from_numpy(np.ascontiguousarray(frames.T, dtype=np.float32))[None]
+            frames = frames[np.arange(min_time) % len(frames)]
+        return torch.as_tensor(np.ascontiguousarray(frames.T, dtype=np.float32))[None]
 
     return load

@@ -1,4 +1,4 @@
-"""The encoder of both sides: ResNet with basic blocks (arXiv 1512.03385), ResNet-34 by default.
+"""The encoder of both sides: a ResNet with basic blocks (arXiv 1512.03385), ResNet-34 by default.
 
 Module names are those of published checkpoints. The class scripts with `torch.jit.script`.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,8 +17,9 @@ STAGES = 4
 class ResNetConfig:
     """Size of an encoder: channels and basic blocks of its four stages, and the length of its embedding.
 
-    The defaults are ResNet-34. `embedding_dim` below the last width pools neighbouring channels; at that width
-    the pooling is the identity. Raises `ValueError` for anything that makes no network.
+    The defaults are ResNet-34. An `embedding_dim` below the last width averages neighbouring channels; at
+    that width the pooling is the identity. Lists (as from JSON) become tuples. Raises `ValueError` for
+    numbers that make no network.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -28,18 +28,18 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         for name in ("widths", "depths"):
-            values = tuple(getattr(self, name))  # JSON knows lists only
+            values = tuple(getattr(self, name))
             if len(values) != STAGES or any(type(value) is not int or value < 1 for value in values):
                 raise ValueError(f"{name} must be {STAGES} positive integers; received {values}")
             object.__setattr__(self, name, values)
-        if type(self.embedding_dim) is not int or not 1 <= self.embedding_dim <= self.widths[-1]:
-            raise ValueError(
-                f"embedding_dim must lie in 1 … {self.widths[-1]} (the last width); received {self.embedding_dim}"
-            )
+        last = self.widths[-1]
+        if type(self.embedding_dim) is not int or not 1 <= self.embedding_dim <= last:
+            rule = f"embedding_dim must be an integer in 1 … {last} (the last width)"
+            raise ValueError(f"{rule}; received {self.embedding_dim}")
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut: [N, C, H, W] to [N, `channels`, H / stride, W / stride]."""
+    """Two 3×3 convolutions beside a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -53,6 +53,7 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, H, W] to [N, channels, H / stride, W / stride], odd sizes rounded up."""
         shortcut = x
         if self.downsample is not None:
             shortcut = self.downsample(x)
@@ -79,6 +80,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] float to [N, embedding_dim]."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))

@@ -1,16 +1,17 @@
 """Speech only: what the encoders were trained on, cut out by the WebRTC voice activity detector.
 
-The detector adapts to the sound with every frame that it is asked about, and the published code asks about both
-frames of a pair each time, so that most frames are asked about twice. The answers, and with them the segments,
-differ if each is asked about once; checkpoints and reference vectors know the segments of the published order.
+The detector adapts with every frame that it is asked about, and the published code asks about both frames of
+a pair each time: most frames twice. Asked once a frame it gives other segments, and checkpoints and reference
+vectors know those of the published order.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import numpy as np
-import webrtcvad
+import webrtcvad  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 from cmpc2.audio import SAMPLE_RATE
@@ -22,11 +23,11 @@ FRAME: Final = SAMPLE_RATE * 20 // 1000  # 320 samples, 20 ms
 def speech_only(samples: NDArray[np.int16], mode: int = 2) -> NDArray[np.int16]:
     """Joins the speech segments of a recording.
 
-    `samples` [n] int16 at 16 kHz; `mode` 0 … 3 is WebRTC's aggressiveness (checkpoints expect 2). Returns [m] int16,
-    a whole number of 20 ms frames. Two successive voiced frames open a segment, which they belong to; two successive
-    unvoiced ones, kept as well, close it; an open last segment is kept.
+    `samples` [n] int16 at 16 kHz; `mode` 0 … 3 is WebRTC's aggressiveness (checkpoints expect 2). Returns [m]
+    int16, a whole number of 20 ms frames. Two successive voiced frames open a segment, which they belong to;
+    two successive unvoiced ones, kept as well, close it; the end of the recording closes the last.
 
-    Raises `CallerError` `no_speech` if no segment opens; `ValueError` for another dtype or shape, or another mode.
+    Raises `CallerError` `no_speech` if no segment opens; `ValueError` for another dtype, shape or mode.
     """
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise ValueError(f"samples must be int16 [n]; received {samples.dtype} {list(samples.shape)}")
@@ -40,18 +41,18 @@ def speech_only(samples: NDArray[np.int16], mode: int = 2) -> NDArray[np.int16]:
 
 
 def _in_segment(samples: NDArray[np.int16], mode: int) -> NDArray[np.bool_]:
-    """Which frames [m] to keep; only frames that at least one sample follows count."""
-    detector = webrtcvad.Vad(mode)
+    """Which frames [m] to keep; only a frame that at least one sample follows counts."""
+    is_speech = cast(Callable[[bytes, int], bool], cast(Any, webrtcvad).Vad(mode).is_speech)
     data = samples.tobytes()
     width = FRAME * samples.itemsize
     frames = [data[end - width : end] for end in range(width, len(data), width)]
     keep = np.zeros(len(frames), np.bool_)
     is_open = False
-    start = 0  # a pair lies within one state: none reaches back over the opening or closing of a segment
+    start = 0  # no pair reaches back over the frame that opened or closed a segment
     for i, frame in enumerate(frames):
         keep[i] = is_open
         pair = frames[i - 1 : i + 1] if i > start else [frame]
-        answers = [detector.is_speech(member, SAMPLE_RATE) for member in pair]
+        answers = [is_speech(member, SAMPLE_RATE) for member in pair]
         if len(pair) == 2 and all(answer != is_open for answer in answers):
             keep[i - 1 : i + 1] = True
             is_open = not is_open
