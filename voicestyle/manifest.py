@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from voicestyle.errors import BundleError
-from voicestyle.options import Options, bad_option
+from voicestyle.options import Options, Settings, bad_option
 
 MANIFEST = "bundle.json"
 FORMAT = 1
@@ -65,17 +65,13 @@ class Manifest:
         if self.format != FORMAT:
             raise BundleError(f"{MANIFEST}: format must be {FORMAT}, got {self.format}")
         if self.default_size not in self.sizes:
-            raise BundleError(
-                f"{MANIFEST}: default_size must be one of {list(self.sizes)}, got {self.default_size}"
-            )
+            raise BundleError(f"{MANIFEST}: default_size must be one of {list(self.sizes)}, got {self.default_size}")
         if not 1 <= self.default_steps <= self.limits.steps:
-            raise BundleError(
-                f"{MANIFEST}: default_steps must be 1 to {self.limits.steps}, got {self.default_steps}"
-            )
+            raise BundleError(f"{MANIFEST}: default_steps must be 1 to {self.limits.steps}, got {self.default_steps}")
         if not 1 <= self.nearest <= self.prototypes:
             raise BundleError(f"{MANIFEST}: nearest must be 1 to {self.prototypes}, got {self.nearest}")
 
-    def resolve(self, options: Options) -> Options:
+    def resolve(self, options: Options) -> Settings:
         """`options` with the bundle's defaults filled in. Raises CallerError bad_option beyond its limits."""
         steps = self.default_steps if options.steps is None else options.steps
         seed = self.default_seed if options.seed is None else options.seed
@@ -84,7 +80,7 @@ class Manifest:
             raise bad_option(f"steps must be 1 to {self.limits.steps}, got {steps}")
         if size not in self.sizes:
             raise bad_option(f"size must be one of {', '.join(map(str, self.sizes))}, got {size}")
-        return Options(steps=steps, seed=seed, size=size)
+        return Settings(steps, seed, size)
 
     def to_json(self) -> str:
         """The text of bundle.json."""

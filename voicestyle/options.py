@@ -42,9 +42,7 @@ class Options:
             name = given.lower()
             if name not in names:
                 nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
-                raise bad_option(
-                    f"unknown option {given!r}; the options are {', '.join(names)}; nearest: {nearest!r}"
-                )
+                raise bad_option(f"unknown option {given!r}; the options are {', '.join(names)}; nearest: {nearest!r}")
             if name in parsed:
                 raise bad_option(f"option {name!r} was given twice")
             digits = text.strip()
@@ -52,6 +50,15 @@ class Options:
                 raise bad_option(f"{name} must be a whole number, got {text[:40]!r}")
             parsed[name] = int(digits)
         return cls(**parsed)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options with nothing left open."""
+
+    steps: int
+    seed: int
+    size: int
 
 
 def bad_option(message: str) -> CallerError:

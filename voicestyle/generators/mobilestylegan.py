@@ -33,12 +33,13 @@ class MappingNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(LATENT_DIM, LATENT_DIM) for _ in range(8))
+        self.activation = nn.LeakyReLU(SLOPE)
 
     def forward(self, z: Tensor) -> Tensor:
         """z, w: [N, 512]."""
         x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
         for layer in self.layers:
-            x = functional.leaky_relu(layer(x), SLOPE)
+            x = self.activation(layer(x))
         return x
 
 
@@ -50,10 +51,11 @@ class NoisyActivation(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.register_buffer("noise", torch.zeros(1, 1, size, size))
+        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [N, C, size, size], overwritten."""
-        return functional.leaky_relu_(x.add_(self.noise), SLOPE)
+        return self.activation(x.add_(self.noise))
 
 
 class SeparableConv(nn.Module):

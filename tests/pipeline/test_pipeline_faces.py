@@ -1,0 +1,111 @@
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from voicestyle.errors import CallerError
+from voicestyle.images import DIGITAL_SOURCE_TYPE, encode_png, to_pixels
+from voicestyle.options import Options
+from voicestyle.pipeline import Pipeline
+
+
+@pytest.fixture
+def pipeline(tiny_bundle):
+    return Pipeline.load(tiny_bundle, capacity=3)
+
+
+def wav(samples, rate=16_000):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def test_a_voice_becomes_a_face_with_its_report(pipeline, samples):
+    settings = pipeline.submit("a", samples / "slt.wav", Options(seed=4))
+    assert (settings.steps, settings.seed, settings.size) == (6, 4, 64)
+    pipeline.step(4)
+    assert pipeline.progress()["a"].step == 4
+    pipeline.step(4)
+    assert pipeline.progress()["a"].finished
+    face = pipeline.finish("a")
+    assert pipeline.live == 0
+    assert len(face.trace) == 6
+    assert face.similarity == face.trace[-1]
+    assert face.audio_seconds == pytest.approx(9.185, abs=0.01)
+    assert 5 < face.speech_seconds <= face.audio_seconds
+    assert len(face.prototypes) == 3
+    assert set(face.timings) == {
+        "decode", "front_end", "voice_encoder", "first_latent", "optimise", "render", "png",
+    }  # fmt: skip
+    image = Image.open(io.BytesIO(face.png))
+    assert image.size == (64, 64)
+    assert image.text["Seed"] == "4"
+    assert DIGITAL_SOURCE_TYPE in image.text["XML:com.adobe.xmp"]
+
+
+def test_same_voice_and_seed_same_bytes_alone_or_in_company(pipeline, samples):
+    audio = (samples / "rms.wav").read_bytes()
+
+    def face(key, **options):
+        pipeline.submit(key, audio, Options(**options))
+        while not pipeline.progress()[key].finished:
+            pipeline.step()
+        return pipeline.finish(key).png
+
+    alone = face("alone", seed=1)
+    assert face("again", seed=1) == alone
+    pipeline.submit("company", samples / "slt.wav", Options(steps=30))
+    pipeline.step(3)
+    assert psnr(face("crowded", seed=1), alone) > 40
+    assert face("other", seed=2) != alone
+    assert pipeline.live == 1
+    pipeline.remove("company")
+
+
+def psnr(one, other):
+    pixels = [np.asarray(Image.open(io.BytesIO(png)), float) for png in (one, other)]
+    error = np.square(pixels[0] - pixels[1]).mean()
+    return np.inf if error == 0 else 10 * np.log10(255**2 / error)
+
+
+@pytest.mark.parametrize(
+    ("audio", "code", "status"),
+    [
+        (b"", "not_audio", 415),
+        (b"Once upon a time there was a voice. " * 50, "not_audio", 415),
+        (wav(np.zeros(160_000, np.int16)), "no_speech", 422),
+        (wav(np.zeros(16_000 * 21, np.int16)), "too_long", 413),
+    ],
+)
+def test_audio_that_cannot_be_used_leaves_nothing_behind(pipeline, audio, code, status):
+    with pytest.raises(CallerError) as caught:
+        pipeline.submit("x", audio, Options())
+    assert (caught.value.code, caught.value.status) == (code, status)
+    assert pipeline.live == 0
+
+
+def test_too_little_speech_says_how_much_there_was(pipeline, samples):
+    voice, _ = soundfile.read(samples / "slt.wav", dtype="int16")
+    with pytest.raises(CallerError, match=r"must hold 0.5 s of speech at least, got 0\.\d\d s") as caught:
+        pipeline.submit("x", wav(voice[8000:11200]), Options())
+    assert (caught.value.code, caught.value.status) == ("too_short", 422)
+
+
+def test_bad_options_are_found_before_the_audio_is_touched(pipeline):
+    with pytest.raises(CallerError, match="steps must be 1 to 40, got 400"):
+        pipeline.submit("x", b"", Options(steps=400))
+
+
+def test_pixels_are_truncated_and_clamped():
+    values = torch.tensor([-3.0, -1.0, 0.0, 0.999, 1.0, 7.0]).view(1, 1, 6).expand(3, 1, 6)
+    assert to_pixels(values)[0, :, 0].tolist() == [0, 0, 127, 254, 255, 255]
+
+
+def test_png_bytes_are_a_function_of_pixels_and_description():
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    png = encode_png(pixels, {"Seed": "1"})
+    assert png == encode_png(pixels, {"Seed": "1"})
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), pixels)

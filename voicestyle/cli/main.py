@@ -1,0 +1,45 @@
+"""The command group, and what all commands share: mistakes end in one line on stderr and exit code 2."""
+
+import sys
+
+import click
+
+from voicestyle import __version__
+from voicestyle.cli.build import archive, bundle
+from voicestyle.cli.generate import generate
+from voicestyle.cli.serve import serve
+from voicestyle.errors import ArchiveError, BundleError, CallerError, CheckpointError, ServerError
+
+EXPECTED = (ArchiveError, BundleError, CallerError, CheckpointError, ServerError, FileNotFoundError)
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except EXPECTED as error:
+            click.echo(f"voicestyle: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def main() -> None:
+    """Send a voice, get the face it suggests.
+
+    \b
+    Try it on this machine:
+      voicestyle bundle demo                    build the embedded default into bundles/demo
+      voicestyle generate samples/slt.wav       a voice to face.png, without a server
+    Serve it:
+      voicestyle archive                        bundle and code into model_store/voicestyle.mar
+      voicestyle serve                          that archive on TorchServe, in the foreground
+      curl -X POST -H "Content-Type: application/octet-stream" --data-binary @samples/slt.wav \\
+           http://127.0.0.1:8080/predictions/voicestyle -o face.png
+
+    A face is a guess about a voice, never a portrait of its speaker.
+    """
+
+
+for command in (generate, serve, bundle, archive):
+    main.add_command(command)

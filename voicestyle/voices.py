@@ -1,0 +1,54 @@
+"""The first stages of a request: audio bytes to a voice embedding."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from cmpc2.audio import SAMPLE_RATE, decode
+from cmpc2.log_mel import log_mel
+from cmpc2.vad import speech_only
+from voicestyle.errors import CallerError
+from voicestyle.manifest import Limits
+from voicestyle.torchscript import CompiledModule
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice embedding [E] on the CPU, the length of the audio and of its speech, and seconds per stage."""
+
+    embedding: Tensor
+    audio_seconds: float
+    speech_seconds: float
+    timings: dict[str, float]
+
+
+def embed_voice(audio: bytes | Path, encoder: CompiledModule, limits: Limits, device: torch.device | str) -> Voice:
+    """Audio in any format that libsndfile reads to a voice.
+
+    Raises:
+        CallerError: not_audio, too_long, no_speech or too_short.
+    """
+    timings: dict[str, float] = {}
+    start = perf_counter()
+    samples = decode(audio, max_seconds=limits.audio_seconds)
+    timings["decode"] = perf_counter() - start
+
+    start = perf_counter()
+    speech = speech_only(samples)
+    speech_seconds = len(speech) / SAMPLE_RATE
+    if speech_seconds < limits.min_speech_seconds:
+        raise CallerError(
+            "too_short",
+            f"the audio must hold {limits.min_speech_seconds:g} s of speech at least, got {speech_seconds:.2f} s",
+        )
+    features = torch.from_numpy(log_mel(speech))
+    timings["front_end"] = perf_counter() - start
+
+    start = perf_counter()
+    with torch.inference_mode():
+        embedding = encoder(features[None].to(device))[0].float().cpu()
+    timings["voice_encoder"] = perf_counter() - start
+    return Voice(embedding.clone(), len(samples) / SAMPLE_RATE, speech_seconds, timings)
