@@ -66,12 +66,19 @@ class _Stream(soundfile.SoundFile):
         return False
 
 
+class _Memory(io.BytesIO):
+    """Bytes that a damaged header may seek about in; BytesIO's ValueError would end as a traceback on stderr."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return super().seek(max(offset, 0) if whence == os.SEEK_SET else offset, whence)
+
+
 @contextmanager
 def _open(source: bytes | str | Path) -> Generator[soundfile.SoundFile]:
     if isinstance(source, bytes):
         if not source:
             raise CallerError("not_audio", "audio must not be empty; received 0 bytes")
-        with _stream(io.BytesIO(source), len(source)) as file:
+        with _stream(_Memory(source), len(source)) as file:
             yield file
     else:
         # The descriptor and not the name: soundfile takes a name in .raw for samples without a header.

@@ -48,10 +48,10 @@ def log_mel(samples: NDArray[np.int16], min_frames: int = MIN_FRAMES) -> NDArray
     for start in range(0, len(frames), BLOCK_FRAMES):
         block = slice(start, start + BLOCK_FRAMES)
         np.matmul(_power(frames[block], before[block]), _FILTERS, out=energies[block])
-    bands = _normalised(np.log(np.maximum(energies, np.float32(FLOOR))).T)
-    if bands.shape[1] < min_frames:
-        bands = bands[:, np.arange(min_frames) % bands.shape[1]]
-    return np.ascontiguousarray(bands)[None]
+    bands = _normalised(np.log(np.maximum(energies, np.float32(FLOOR))))
+    if len(bands) < min_frames:
+        bands = bands[np.arange(min_frames) % len(bands)]
+    return np.ascontiguousarray(bands.T)[None]
 
 
 def _frames(samples: NDArray[np.int16]) -> NDArray[np.int16]:
@@ -81,10 +81,11 @@ def _power(frames: NDArray[np.int16], before: NDArray[np.int16]) -> NDArray[np.f
 
 
 def _normalised(bands: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bands [64, T], each minus its mean over time and divided by its standard deviation."""
-    centred = bands - bands.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    variance = (centred**2).mean(axis=1, keepdims=True, dtype=np.float64)
-    return centred / (np.sqrt(variance).astype(np.float32) + np.finfo(np.float32).eps)
+    """Bands [T, 64], each minus its mean over time and divided by its standard deviation."""
+    # Published in float32; in float64 a long recording or a nearly constant band keeps its digits.
+    centred: NDArray[np.float64] = bands - bands.mean(axis=0, dtype=np.float64)
+    deviation = np.sqrt(np.square(centred).mean(axis=0))
+    return (centred / (deviation + np.finfo(np.float32).eps)).astype(np.float32)
 
 
 def _edge_bins() -> NDArray[np.int64]:
