@@ -20,3 +20,10 @@ def inverse_haar(subbands: Tensor) -> Tensor:
         (top + top_detail, top - top_detail, bottom + bottom_detail, bottom - bottom_detail), dim=2
     )  # [N, C, 4, H, W]
     return torch.pixel_shuffle(pixels.flatten(1, 2), 2)
+
+
+def haar(image: Tensor) -> Tensor:
+    """Undo `inverse_haar`: [N, C, 2·H, 2·W] to [N, 4·C, H, W]; the low-pass band is the average-pooled image."""
+    even, odd = image[:, :, 0::2], image[:, :, 1::2]
+    a, b, c, d = even[..., 0::2], even[..., 1::2], odd[..., 0::2], odd[..., 1::2]
+    return torch.cat((a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d), dim=1) / 4

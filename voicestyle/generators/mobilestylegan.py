@@ -8,7 +8,9 @@ The network makes 1024 pixels. The optimisation needs 256, and the features at 1
 head takes them to the Haar subbands of the 256-pixel image, which leaves out the two costliest blocks.
 """
 
-from typing import List
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import List  # noqa: UP035  (TorchScript reads the annotations of the generator)
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +20,33 @@ from voicestyle.generators.haar import inverse_haar
 
 LATENT_DIM = 512
 BASE_SIZE = 4  # pixels of the learned input
-BASE_WIDTH = 512
-# Channels after each block, at 8, 16, … 512 pixels.
-WIDTHS = (512, 512, 512, 512, 256, 128, 64)
-HEAD_BLOCKS = 5  # the head reads the features after so many blocks, at 128 pixels
-OPTIMISE_SIZE = 256
-RENDER_SIZE = 1024
 SLOPE = 0.2
+
+
+@dataclass(frozen=True)
+class MobileStyleGANConfig:
+    """The published network by default. A block doubles the size, and so does the last transform to an image."""
+
+    base_width: int = 512  # channels of the learned input, 4 pixels
+    widths: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64)  # channels after each block: 8 … 512 pixels
+    head_blocks: int = 5  # the head reads the features after so many of them: 128 pixels
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.head_blocks < len(self.widths):
+            raise ValueError(f"head_blocks must be in 1 … {len(self.widths) - 1}, got {self.head_blocks}")
+        for width in (self.base_width, *self.widths):
+            if width < 4 or width % 4:
+                raise ValueError(f"every width must be a positive multiple of 4, got {width}")
+
+    @property
+    def optimise_size(self) -> int:
+        """Pixels of the head's image."""
+        return BASE_SIZE * 2 ** (self.head_blocks + 1)
+
+    @property
+    def render_size(self) -> int:
+        """Pixels of the whole network's image."""
+        return BASE_SIZE * 2 ** (len(self.widths) + 1)
 
 
 class MappingNetwork(nn.Module):
@@ -114,28 +136,26 @@ class MobileStyleGAN(nn.Module):
 
     latent_dim: int
     optimise_size: int
-    sizes: List[int]  # noqa: UP006  (TorchScript reads these annotations)
+    sizes: List[int]  # noqa: UP006
     noise_shapes: List[List[int]]  # noqa: UP006
 
-    def __init__(self) -> None:
+    def __init__(self, config: MobileStyleGANConfig = MobileStyleGANConfig()) -> None:
         super().__init__()
         self.latent_dim = LATENT_DIM
-        self.optimise_size = OPTIMISE_SIZE
-        self.sizes = [OPTIMISE_SIZE, RENDER_SIZE]
+        self.optimise_size = config.optimise_size
+        self.sizes = [config.optimise_size, config.render_size]
         self.noise_shapes = []
         self.mapping = MappingNetwork()
-        self.register_buffer("input", torch.zeros(1, BASE_WIDTH, BASE_SIZE, BASE_SIZE))
-        self.style = nn.Linear(LATENT_DIM, BASE_WIDTH)
-        self.conv = nn.Conv2d(BASE_WIDTH, BASE_WIDTH, 3, padding=1)
+        self.register_buffer("input", torch.zeros(1, config.base_width, BASE_SIZE, BASE_SIZE))
+        self.style = nn.Linear(LATENT_DIM, config.base_width)
+        self.conv = nn.Conv2d(config.base_width, config.base_width, 3, padding=1)
         self.activation = NoisyActivation(BASE_SIZE)
-        widths = (BASE_WIDTH, *WIDTHS)
-        blocks = [
-            Block(widths[i], widths[i + 1], BASE_SIZE * 2 ** (i + 1)) for i in range(len(WIDTHS))
-        ]
-        self.blocks = nn.ModuleList(blocks[:HEAD_BLOCKS])
-        self.render_blocks = nn.ModuleList(blocks[HEAD_BLOCKS:])
-        self.to_image = ToImage(WIDTHS[-1])
-        self.head = ToImage(WIDTHS[HEAD_BLOCKS - 1])
+        widths = pairwise((config.base_width, *config.widths))
+        blocks = [Block(before, after, BASE_SIZE * 2**i) for i, (before, after) in enumerate(widths, start=1)]
+        self.blocks = nn.ModuleList(blocks[: config.head_blocks])
+        self.render_blocks = nn.ModuleList(blocks[config.head_blocks :])
+        self.to_image = ToImage(config.widths[-1])
+        self.head = ToImage(config.widths[config.head_blocks - 1])
         self.requires_grad_(False)
 
     @torch.jit.export
@@ -150,6 +170,14 @@ class MobileStyleGAN(nn.Module):
         for block in self.blocks:
             x = block(x, w)
         return x
+
+    @torch.jit.export
+    def finish(self, features: Tensor, w: Tensor) -> Tensor:
+        """features: [N, 256, 128, 128] of w: [N, 512]. Returns the whole network's image [N, 3, 1024, 1024]."""
+        x = features
+        for block in self.render_blocks:
+            x = block(x, w)
+        return self.to_image(x, w)
 
     def forward(self, w: Tensor, noise: List[Tensor]) -> Tensor:  # noqa: UP006
         """w: [N, 512], noise: empty. Returns the image [N, 3, 256, 256], about [-1, 1], not clamped."""
@@ -168,8 +196,5 @@ class MobileStyleGAN(nn.Module):
             raise ValueError(f"size must be one of {self.sizes}, got {size}")
         if len(noise) != 0:
             raise ValueError(f"this generator takes no noise maps, got {len(noise)}")
-        x = self.features(w)
-        for block in self.render_blocks:
-            x = block(x, w)
-        image = self.to_image(x, w)
+        image = self.finish(self.features(w), w)
         return functional.avg_pool2d(image, image.shape[-1] // size)

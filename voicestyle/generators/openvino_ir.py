@@ -6,8 +6,9 @@ that a converter may rely on the graph it was written for.
 """
 
 import hashlib
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -82,7 +83,7 @@ def _float32(network: str, layer: Layer) -> NDArray[np.float32]:
 def parse_graph(xml: bytes, blob: bytes) -> Graph:
     """Parse the two files of an IR network. Raises CheckpointError when they are not one."""
     try:
-        net = ElementTree.fromstring(xml)
+        net = ElementTree.fromstring(xml)  # noqa: S314  (its hash was checked)
     except ElementTree.ParseError as error:
         raise CheckpointError(f"an OpenVINO IR graph must be XML: {error}") from error
     name = net.get("name", "network")
@@ -90,22 +91,34 @@ def parse_graph(xml: bytes, blob: bytes) -> Graph:
         raise CheckpointError(
             f"an OpenVINO IR graph of version {IR_VERSION} was expected, got <{net.tag}> version {net.get('version')}"
         )
-    inputs: dict[str, list[tuple[int, str]]] = {}
-    consumers: dict[str, list[str]] = {}
-    for edge in net.iterfind("edges/edge"):
-        source, target = edge.attrib["from-layer"], edge.attrib["to-layer"]
-        inputs.setdefault(target, []).append((int(edge.attrib["to-port"]), source))
-        consumers.setdefault(source, []).append(target)
-    layers: dict[str, Layer] = {}
-    for element in net.iterfind("layers/layer"):
-        id_, kind = element.attrib["id"], element.attrib["type"]
-        sources = tuple(source for _, source in sorted(inputs.get(id_, [])))
-        constant = _constant(name, element, blob) if kind == "Const" else None
-        layers[id_] = Layer(id_, element.attrib["name"], kind, sources, constant)
+    try:
+        inputs, consumers = _edges(net)
+        layers = {layer.id: layer for layer in _layers(name, net, inputs, blob)}
+    except KeyError as error:
+        raise CheckpointError(f"{name}: a layer or an edge lacks {error}") from error
     unknown = sorted((inputs.keys() | consumers.keys()) - layers.keys())
     if unknown:
         raise CheckpointError(f"{name}: edges name layers that are not in the graph: {unknown}")
     return Graph(name, layers, {source: tuple(targets) for source, targets in consumers.items()})
+
+
+def _edges(net: ElementTree.Element) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """For each layer's id, the ids of those that feed it, in port order, and of those that it feeds."""
+    edges = [edge.attrib for edge in net.iterfind("edges/edge")]
+    inputs: dict[str, list[str]] = {}
+    consumers: dict[str, list[str]] = {}
+    for edge in sorted(edges, key=lambda edge: int(edge["to-port"])):
+        inputs.setdefault(edge["to-layer"], []).append(edge["from-layer"])
+    for edge in edges:
+        consumers.setdefault(edge["from-layer"], []).append(edge["to-layer"])
+    return inputs, consumers
+
+
+def _layers(network: str, net: ElementTree.Element, inputs: Mapping[str, list[str]], blob: bytes) -> Iterator[Layer]:
+    for element in net.iterfind("layers/layer"):
+        id_, kind = element.attrib["id"], element.attrib["type"]
+        constant = _constant(network, element, blob) if kind == "Const" else None
+        yield Layer(id_, element.attrib["name"], kind, tuple(inputs.get(id_, ())), constant)
 
 
 def _constant(network: str, element: ElementTree.Element, blob: bytes) -> NDArray[np.generic]:
@@ -113,15 +126,19 @@ def _constant(network: str, element: ElementTree.Element, blob: bytes) -> NDArra
     where = f"{network}: constant {element.get('name')!r}"
     if data is None:
         raise CheckpointError(f"{where} has no <data>")
-    kind, offset, size = data.get("element_type", ""), int(data.get("offset", 0)), int(data.get("size", 0))
+    kind = data.get("element_type", "")
     if kind not in DTYPES:
         raise CheckpointError(f"{where} must be one of {', '.join(DTYPES)}, got {kind!r}")
-    shape = tuple(int(length) for length in data.get("shape", "").split(",") if length.strip())
+    try:
+        offset, size = int(data.attrib["offset"]), int(data.attrib["size"])
+        shape = tuple(int(length) for length in data.get("shape", "").split(",") if length.strip())
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{where} is not described as a constant: {error}") from error
     dtype = np.dtype(DTYPES[kind])
-    if size != dtype.itemsize * int(np.prod(shape)):
+    if size != dtype.itemsize * math.prod(shape):
         raise CheckpointError(f"{where} of shape {list(shape)} and type {kind} cannot have {size} bytes")
-    if offset + size > len(blob):
-        raise CheckpointError(f"{where} ends at byte {offset + size}, but the blob has only {len(blob)}")
+    if offset < 0 or offset + size > len(blob):
+        raise CheckpointError(f"{where} is at bytes {offset} … {offset + size} of a blob of {len(blob)}")
     return np.frombuffer(blob, dtype, count=size // dtype.itemsize, offset=offset).reshape(shape)
 
 

