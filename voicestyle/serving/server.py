@@ -1,4 +1,4 @@
-"""One TorchServe on this machine: started, awaited, and stopped with everything that it started.
+"""One TorchServe as a context manager.
 
 Java is run directly: TorchServe's launcher leaves it behind when it is signalled itself.
 """
@@ -9,69 +9,27 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Final
 
 from voicestyle.archive import ARCHIVE, ROOT
 from voicestyle.errors import ServerError
+from voicestyle.serving.ports import HOST, Ports
 
 CONFIG: Final = ROOT / "config.properties"
 LOG_CONFIG: Final = ROOT / "log4j2.xml"
-HOST: Final = "127.0.0.1"
 START_SECONDS: Final = 300.0
 STOP_SECONDS: Final = 20.0
 LOG_LINES: Final = 25  # of the server's log in an error
-
-
-@dataclass(frozen=True)
-class Ports:
-    """TorchServe's loopback ports; the defaults are its own."""
-
-    inference: int = 8080
-    management: int = 8081
-    metrics: int = 8082
-    grpc_inference: int = 7070
-    grpc_management: int = 7071
-
-    def __post_init__(self) -> None:
-        numbers = [getattr(self, field.name) for field in fields(self)]
-        if len(set(numbers)) != len(numbers) or not all(0 < number < 65536 for number in numbers):
-            raise ValueError(f"ports must be distinct and between 1 and 65535, got {numbers}")
-
-    @classmethod
-    def free(cls) -> Ports:
-        """Ports that nobody listens on at this moment."""
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in fields(cls)]
-            for each in sockets:
-                each.bind((HOST, 0))
-            return cls(*(each.getsockname()[1] for each in sockets))
-
-    def taken(self) -> list[int]:
-        """Those that somebody listens on."""
-        with ExitStack() as stack:
-            taken: list[int] = []
-            for field in fields(self):
-                probe = stack.enter_context(socket.socket())
-                # As TorchServe does: ports of connections just closed are free.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((HOST, getattr(self, field.name)))
-                except OSError:
-                    taken.append(getattr(self, field.name))
-            return taken
 
 
 class TorchServe:
@@ -119,13 +77,8 @@ class TorchServe:
 
     def worker_pids(self) -> list[int]:
         """The process ids of workers that have the model loaded and are alive."""
-        try:
-            described = self._management(f"/models/{self.model}")
-            workers: list[Mapping[str, Any]] = described[0]["workers"]
-        except (OSError, http.client.HTTPException, ValueError, LookupError):
-            return []
         # TorchServe goes on calling a worker READY for a while after it died.
-        return [worker["pid"] for worker in workers if worker["status"] == "READY" and _alive(worker["pid"])]
+        return [worker["pid"] for worker in self._workers() if worker["status"] == "READY" and _alive(worker["pid"])]
 
     def wait(self) -> int:
         """Wait until the server ends by itself and return Java's exit status."""
@@ -190,11 +143,13 @@ class TorchServe:
     def _await_ready(self) -> None:
         assert self._java is not None
         end = time.monotonic() + self._start_seconds
+        seen: set[int] = set()
         while not self.worker_pids():
+            seen.update(worker["pid"] for worker in self._workers() if worker["pid"] > 0)
             if self._java.poll() is not None:
                 raise ServerError(f"TorchServe ended with status {self._java.returncode}{self._tail()}")
-            if "cannot serve the bundle" in self.log():  # it would go on trying
-                raise ServerError(f"the model could not be loaded{self._tail()}")
+            if len(seen) > 1:  # TorchServe would go on trying for minutes
+                raise ServerError(f"the worker ended before the model was ready{self._tail()}")
             if time.monotonic() > end:
                 raise ServerError(f"the model was not ready after {self._start_seconds:.0f} s{self._tail()}")
             time.sleep(0.2)
@@ -214,54 +169,16 @@ class TorchServe:
         lines = self.log().splitlines()[-LOG_LINES:]
         return "\n".join(("; the end of its log:", *lines)) if lines else ""
 
-    def _management(self, path: str) -> Any:
+    def _workers(self) -> list[Mapping[str, Any]]:
+        """What TorchServe says about the model's workers; nothing while it cannot be asked."""
         connection = http.client.HTTPConnection(HOST, self.ports.management, timeout=5)
         try:
-            connection.request("GET", path)
-            return json.loads(connection.getresponse().read())
+            connection.request("GET", f"/models/{self.model}")
+            return json.loads(connection.getresponse().read())[0]["workers"]
+        except (OSError, http.client.HTTPException, ValueError, LookupError):
+            return []
         finally:
             connection.close()
-
-
-def serve(
-    archive: Path = ARCHIVE,
-    *,
-    ports: Ports | None = None,
-    on_ready: Callable[[TorchServe], None] | None = None,
-) -> int:
-    """Serve in the foreground until SIGTERM or SIGINT, or until the server ends; return an exit status.
-
-    The server writes to this process's output; `on_ready` is called once the model is ready.
-
-    Raises:
-        ServerError: no archive, a port in use, or a model that does not become ready.
-    """
-    with stop_on_signals(), TorchServe(archive, ports=ports or Ports(), console=True) as server:
-        if on_ready is not None:
-            on_ready(server)
-        return server.wait()
-
-
-@contextmanager
-def stop_on_signals() -> Generator[None]:
-    """Turn SIGTERM, SIGHUP and SIGINT into SystemExit(128 + number), so that `with` blocks are left."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, _: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the stopping
-        raise SystemExit(128 + number)
-
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
-    try:
-        for each in before:
-            signal.signal(each, leave)
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def read_properties(path: Path) -> dict[str, str]:

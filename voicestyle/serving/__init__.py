@@ -1,0 +1,7 @@
+"""TorchServe on this machine: started, awaited, and stopped with everything that it started."""
+
+from voicestyle.serving.foreground import serve, stop_on_signals
+from voicestyle.serving.ports import Ports
+from voicestyle.serving.server import TorchServe
+
+__all__ = ["Ports", "TorchServe", "serve", "stop_on_signals"]
