@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SEXES = ("F", "M")
+SEXES: tuple[str, ...] = ("F", "M")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Agreement:
         """Count two equally long lists of F and M."""
         if len(speakers) != len(faces) or not speakers:
             raise ValueError(f"every speaker must have one face, received {len(speakers)} and {len(faces)}")
-        table = {sex: dict.fromkeys(SEXES, 0) for sex in SEXES}
+        table: dict[str, dict[str, int]] = {sex: dict.fromkeys(SEXES, 0) for sex in SEXES}
         for speaker, face in zip(speakers, faces, strict=True):
             table[speaker][face] += 1
         return cls(table)

@@ -1,6 +1,7 @@
 """The three committed files of the encoders, and the numbers that tell whether they are fit to be committed."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,11 @@ def measure(voices: Tensor, voice_sex: Tensor, faces: Tensor, face_sex: Tensor, 
 
 
 def write_assets(
-    folder: Path, model: CMPC, configs: dict[str, ResNetConfig], bank: dict[str, NDArray[Any]], card: dict[str, Any]
+    folder: Path,
+    model: CMPC,
+    configs: dict[str, ResNetConfig],
+    bank: Mapping[str, NDArray[Any] | np.generic],
+    card: dict[str, Any],
 ) -> None:
     """Write encoders.npz, encoders.json and faces.npz; nothing in them is a pickle."""
     folder.mkdir(parents=True, exist_ok=True)

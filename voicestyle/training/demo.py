@@ -16,7 +16,7 @@ from voicestyle.generators import DEFAULT_HEAD, WHEEL_SHA256, MobileStyleGAN, fa
 from voicestyle.training.assets import embed_faces, embed_voices, measure, rounded_to_float16, write_assets
 from voicestyle.training.batches import BatchMaker, TrainingSet
 from voicestyle.training.clusters import spherical_kmeans
-from voicestyle.training.faces import FaceCache, pooled
+from voicestyle.training.faces import FaceCache, compiled, pooled
 from voicestyle.training.labels import SEXES, label_faces
 from voicestyle.training.options import FaceOptions, TrainOptions
 from voicestyle.training.pairing import pair_by_sex, skin_luminance, without_direction
@@ -80,7 +80,8 @@ class DemoTraining:
         options = self.face_options
         head = hashlib.sha256(DEFAULT_HEAD.read_bytes()).hexdigest()
         cache = FaceCache(self.work, generator.optimise_size, f"wheel {WHEEL_SHA256[:16]}, head {head[:16]}")
-        cache.draw(generator, options.draws, progress("drawing faces"))
+        if cache.done < options.draws:
+            cache.draw(compiled(generator), options.draws, progress("drawing faces"))
         images = cache.images[: options.draws]
         labels = label_faces(images, self.work / "labels.npz", progress("labelling faces"))
         rows = labels.adults(options)
@@ -112,7 +113,7 @@ class DemoTraining:
         clusters = spherical_kmeans(faces, self.prototypes, seed=self.train_options.seed)
         mels = [served_log_mel(self.voices / speaker.file) for speaker in held_out]
         measured = measure(embed_voices(model, mels), _sex_of(held_out), faces, sex, clusters)
-        bank = {
+        bank: dict[str, NDArray[Any] | np.generic] = {
             "seeds": rows.astype(np.uint32),
             "assignments": clusters.assignments.numpy().astype(np.int32),
             "centroids": clusters.centroids.numpy(),

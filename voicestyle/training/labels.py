@@ -66,7 +66,7 @@ def label_faces(
     predictor: Callable[[], Predictor] = default_predictor,
 ) -> FaceLabels:
     """Label images [N, H, W, 3]; kept in `cache` (.npz), which is used again while the images are the same."""
-    digest = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
     if cache.is_file():
         with np.load(cache, allow_pickle=False) as stored:
             if str(stored["images_sha256"]) == digest:

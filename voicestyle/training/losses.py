@@ -22,6 +22,17 @@ def cross_modal_contrast(anchors: Tensor, others: Tensor, same: Tensor, temperat
     return 0.5 * (rows.mean() + columns.mean())
 
 
+def contrast_within(embeddings: Tensor, same: Tensor, temperature: float) -> Tensor:
+    """The same among the rows of one modality: embeddings [N, E], same [N, N] bool; an item is not its own positive.
+
+    Every row of `same` must hold another item.
+    """
+    itself = torch.eye(len(embeddings), dtype=torch.bool)
+    logits = (embeddings @ embeddings.T / temperature).masked_fill(itself, -torch.inf)
+    positive = logits.masked_fill(~same, -torch.inf)
+    return (torch.logsumexp(logits, 1) - torch.logsumexp(positive, 1)).mean()
+
+
 def prototype_contrast(embeddings: Tensor, prototypes: Tensor, assignments: Tensor, temperature: float) -> Tensor:
     """Cross entropy of embeddings [N, E] over the *other* modality's prototypes [K, E].
 

@@ -45,6 +45,7 @@ class TrainOptions:
     faces_per_identity: the set of faces that a training speaker is tied to.
     face_sizes: edges in pixels of the batches of the first part of the training; the last
         `full_size_share` of the epochs sees only the largest.
+    within_share: the first part of the epochs, in which each encoder learns from its own modality alone.
     crop_frames: shortest and longest voice crop, in frames of 10 ms.
     clusters: prototypes of the prototype contrast, over both sexes.
     """
@@ -54,16 +55,18 @@ class TrainOptions:
     faces_per_identity: int = 12
     face_sizes: tuple[int, ...] = (96, 112, 128)
     full_size_share: float = 0.25
+    within_share: float = 0.2
     crop_frames: tuple[int, int] = (150, 300)
     clusters: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
-    temperature: float = 0.1
-    sex_temperature: float = 0.2
+    temperature: float = 0.05
+    sex_temperature: float = 0.1
     instance_weight: float = 1.0
     prototype_weight: float = 0.5
     sex_weight: float = 1.0
-    agreement_weight: float = 1.0
+    within_weight: float = 0.5
+    agreement_weight: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:

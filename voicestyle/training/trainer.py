@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cmpc2 import CMPC
+from cmpc2.resnet import BasicBlock
 from voicestyle.training.batches import VIEWS, Batch, BatchMaker
 from voicestyle.training.clusters import spherical_kmeans
 from voicestyle.training.errors import TrainingDataError
-from voicestyle.training.losses import cross_modal_contrast, prototype_contrast, view_agreement
+from voicestyle.training.losses import contrast_within, cross_modal_contrast, prototype_contrast, view_agreement
 
 _MEMORY_MOMENTUM = 0.5
 _WARM_UP = 0.05
@@ -26,6 +27,7 @@ class Trainer:
 
     def __init__(self, model: CMPC, maker: BatchMaker) -> None:
         self.model, self.maker, self.options = model, maker, maker.options
+        _start_apart(model)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay
         )
@@ -98,13 +100,18 @@ class Trainer:
         voices, faces = F.normalize(voices, dim=1), F.normalize(faces, dim=1)
         same_speaker = batch.speakers[:, None] == batch.speakers
         same_sex = batch.sex[:, None] == batch.sex
+        pairs = ((same_speaker, options.temperature), (same_sex, options.sex_temperature))
+        instance, sex = (cross_modal_contrast(voices, faces, same, heat) for same, heat in pairs)
+        within = [contrast_within(each, same, heat) for each in (voices, faces) for same, heat in pairs]
         parts = {
-            "instance": options.instance_weight
-            * cross_modal_contrast(voices, faces, same_speaker, options.temperature),
-            "sex": options.sex_weight * cross_modal_contrast(voices, faces, same_sex, options.sex_temperature),
+            "within": options.within_weight * torch.stack(within).mean(),
             "agreement": options.agreement_weight * view_agreement(faces, VIEWS),
         }
-        if prototypes is not None:
+        # Across two encoders that know nothing yet, the cheapest agreement is that all embeddings are one point.
+        if self.epoch >= options.within_share * options.epochs:
+            parts["instance"] = options.instance_weight * instance
+            parts["sex"] = options.sex_weight * sex
+        if "instance" in parts and prototypes is not None:
             partner = prototypes["assignments"][batch.speakers]
             contrasts = [
                 prototype_contrast(mine, prototypes[other], partner, options.temperature)
@@ -144,3 +151,15 @@ class Trainer:
     def _learning_rate(self, step: int, steps: int) -> float:
         warm = min(1.0, (step + 1) / (_WARM_UP * steps + 1))
         return self.options.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _start_apart(model: CMPC) -> None:
+    """Let the last activation be mostly zero at first.
+
+    Embeddings are means of what a ReLU leaves, hence all positive: any two of a fresh network have a cosine of
+    about 0.9, and the contrasts would spend most of the training on getting away from there.
+    """
+    for encoder in (model.voice_subnet, model.face_subnet):
+        last = encoder.layer4[-1]
+        assert isinstance(last, BasicBlock)
+        torch.nn.init.constant_(last.bn2.bias, -2.0)

@@ -1,0 +1,71 @@
+"""Views keep shape and range, pass gradients on, and come from their generator alone."""
+
+import numpy as np
+import torch
+
+from voicestyle.training.augment_faces import FaceAugmentation
+from voicestyle.training.augment_voices import VoiceAugmentation, recording_variants
+
+
+def faces(count: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, 3, 48, 48, generator=generator) * 1.6 - 0.8
+
+
+def test_views_keep_range_and_take_the_asked_size():
+    views = FaceAugmentation()(faces(), 32, torch.Generator().manual_seed(1))
+    assert views.shape == (6, 3, 32, 32)
+    assert views.dtype == torch.float32
+    assert float(views.min()) >= -1
+    assert float(views.max()) <= 1
+
+
+def test_views_come_from_the_generator_alone():
+    one, two, other = (FaceAugmentation()(faces(), 48, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_views_leave_finite_gradients():
+    images = faces().requires_grad_()
+    FaceAugmentation()(images, 48, torch.Generator().manual_seed(3)).square().sum().backward()
+    assert images.grad is not None
+    assert bool(images.grad.isfinite().all())
+    assert bool((images.grad.flatten(1).norm(dim=1) > 0).all())
+
+
+def test_views_change_the_light_of_the_face_and_of_the_colours():
+    flat = torch.zeros(64, 3, 48, 48)
+    views = FaceAugmentation(noise=0.0)(flat, 48, torch.Generator().manual_seed(4))
+    middle = views[:, :, 20:28, 20:28].mean((2, 3))
+    corner = views[:, :, :4, :4].mean((2, 3))
+    assert float(middle.mean(1).std()) > 0.2
+    assert float((middle - corner).mean(1).std()) > 0.1
+    assert float((middle[:, 0] - middle[:, 2]).std()) > 0.1
+
+
+def test_voice_crops_have_the_asked_length_and_repeat_short_recordings():
+    augment = VoiceAugmentation()
+    mel = torch.randn(1, 64, 50, generator=torch.Generator().manual_seed(0))
+    for frames in (20, 50, 170):
+        crop = augment(mel, frames, torch.Generator().manual_seed(frames))
+        assert crop.shape == (1, 64, frames)
+        assert bool(crop.isfinite().all())
+
+
+def test_voice_crops_leave_the_recording_unchanged():
+    mel = torch.randn(1, 64, 90, generator=torch.Generator().manual_seed(0))
+    before = mel.clone()
+    one, two = (VoiceAugmentation()(mel, 60, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(mel, before)
+    assert torch.equal(one, two)
+
+
+def test_recording_variants_start_with_the_recording_and_a_telephone_keeps_nothing_above_4_khz():
+    rng = np.random.default_rng(0)
+    samples = (3000 * rng.standard_normal(16_000)).astype(np.int16)
+    variants = recording_variants(samples, np.random.Generator(np.random.Philox(1)))
+    assert np.array_equal(variants[0], samples)
+    assert all(each.dtype == np.int16 and each.shape == samples.shape for each in variants)
+    power = np.abs(np.fft.rfft(variants[1].astype(float))) ** 2
+    assert power[5000:].sum() < 0.05 * power[:3000].sum()
