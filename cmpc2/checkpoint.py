@@ -33,12 +33,9 @@ def load(path: str | Path, voice: ResNetConfig | None = None, face: ResNetConfig
     torch cannot read with `weights_only=True`; `OSError` for a path that cannot be opened.
     """
     weights = _without_heads(path, _state_dict(path))
-    with torch.device("meta"):  # spends no time on random weights that are replaced at once
-        model = CMPC(voice, face)
-    expected = model.state_dict()
-    _check(path, weights, expected)
-    cast_weights = {key: weights[key].to(expected[key].dtype) for key in expected}
-    model.load_state_dict(cast_weights, assign=True)
+    model = CMPC(voice, face)
+    _check(path, weights, model.state_dict())
+    model.load_state_dict(weights)
     return model.eval()
 
 
@@ -47,15 +44,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises `CheckpointError` for any other content, `OSError` for a path that cannot be opened.
     """
-    try:
-        # Training scripts like to keep their options beside the weights; a Namespace is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # parsing foreign bytes fails in more ways than can be listed
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path} must be a torch file of plain tensors: {reason}") from error
+    # Training scripts like to keep their options beside the weights; a Namespace is plain data.
+    with Path(path).open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            content: object = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # parsing foreign bytes fails in more ways than can be listed
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            raise CheckpointError(f"{path} must be a torch file of plain tensors: {reason}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a dictionary; received {type(content).__name__}")
     return cast(dict[str, Any], content)

@@ -1,0 +1,82 @@
+"""The reference vectors: outputs of the published implementation, kept outside of the repository.
+
+`VOICESTYLE_REFERENCE` names a folder of vectors; without it, it is `../shared/reference/vectors` beside the
+repository. Seed, wave names and sizes come from its meta.json. What makes the weights (`weights.py` and
+`state_dict_shapes.json`) lies in the folder's parent, or else in `../shared/reference`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "reference"
+VECTORS = Path(os.environ.get("VOICESTYLE_REFERENCE") or SHARED / "vectors").resolve()
+META = VECTORS / "meta.json"
+
+# A test that asks for one of these runs once for each value in the folder's meta.json.
+PARAMETERS = {
+    "wave": "waves",
+    "face_size": "face_sizes",
+    "generator_size": "generator_sizes",
+    "optimise_size": "optimise_sizes",
+    "cluster": "clusters",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    meta = json.loads(META.read_text()) if META.is_file() else {}
+    for name, key in PARAMETERS.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, meta.get(key, [pytest.param(None, id="absent")]))
+
+
+class Reference:
+    """One folder of vectors and the weights that made them."""
+
+    def __init__(self, vectors: Path, weights: ModuleType, shapes: dict[str, dict[str, list[int]]]) -> None:
+        self.vectors = vectors
+        self.meta: dict[str, Any] = json.loads((vectors / "meta.json").read_text())
+        self.seed = int(self.meta["seed"])
+        self._weights = weights
+        self._shapes = shapes
+
+    def array(self, name: str, key: str) -> np.ndarray:
+        """One array of NAME.npz."""
+        with np.load(self.vectors / f"{name}.npz") as arrays:
+            return arrays[key]
+
+    def normal(self, shape: Sequence[int], key: str) -> np.ndarray:
+        """The standard normal float32 array that the seed gives to `key`."""
+        return self._weights.normal(shape, self.seed, key)
+
+    def state_dict(self, network: str) -> dict[str, torch.Tensor]:
+        """Weights for a network of state_dict_shapes.json, by their published names."""
+        filled = self._weights.fill(self._shapes[network], self.seed)
+        return {key: torch.from_numpy(np.asarray(value)) for key, value in filled.items()}
+
+
+def first_of(name: str) -> Path | None:
+    return next((folder / name for folder in (VECTORS.parent, SHARED) if (folder / name).is_file()), None)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    source, shapes = first_of("weights.py"), first_of("state_dict_shapes.json")
+    if not META.is_file() or source is None or shapes is None:
+        pytest.skip("no reference vectors: set VOICESTYLE_REFERENCE to a folder of them (tests/reference/conftest.py)")
+    spec = importlib.util.spec_from_file_location("reference_weights", source)
+    assert spec is not None
+    assert spec.loader is not None
+    weights = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(weights)
+    return Reference(VECTORS, weights, json.loads(shapes.read_text()))
