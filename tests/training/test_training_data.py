@@ -12,7 +12,7 @@ from voicestyle.training.errors import TrainingDataError
 from voicestyle.training.faces import FaceCache, pooled
 from voicestyle.training.labels import FEMALE, MALE, UNKNOWN, FaceLabels, label_faces
 from voicestyle.training.options import FaceOptions
-from voicestyle.training.pairing import pair_by_sex, without_direction
+from voicestyle.training.pairing import match_alike, pair_by_sex, without_direction
 from voicestyle.training.voices import hold_out, read_speakers
 
 
@@ -150,3 +150,21 @@ def test_looks_forget_the_direction_that_predicts_a_value():
     blind = without_direction(points, points[:, 2] * 30 + 100)
     assert abs(float(torch.corrcoef(torch.stack([blind[:, 2], points[:, 2]]))[0, 1])) < 0.2
     assert float(torch.corrcoef(torch.stack([blind[:, 5], points[:, 5]]))[0, 1]) > 0.9
+
+
+def test_identities_are_dealt_alike_to_alike():
+    generator = torch.Generator().manual_seed(0)
+    sex = torch.arange(60) % 2
+    place = torch.rand(60, 2, generator=generator) * torch.tensor([4.0, 1.0])
+    hidden = torch.linalg.qr(torch.randn(7, 7, generator=generator))[0][:2]
+    shuffled = torch.cat([torch.randperm(30, generator=generator) * 2 + s for s in (0, 1)])[
+        torch.stack([torch.arange(30), torch.arange(30, 60)], 1).flatten()
+    ]
+    dealt = match_alike(place @ hidden, place[shuffled], sex)
+    assert sorted(dealt.tolist()) == list(range(60))
+    assert torch.equal(sex[dealt], sex)
+    # Either direction may be mirrored, so that likeness is what counts, not the place itself.
+    mine, theirs = place, place[shuffled][dealt]
+    for each in (0, 1):
+        apart = torch.stack([torch.cdist(p[sex == each], p[sex == each]).flatten() for p in (mine, theirs)])
+        assert float(torch.corrcoef(apart)[0, 1]) > 0.6

@@ -33,8 +33,10 @@ class FaceAugmentation:
     def __call__(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """Random views of images [N, 3, H, W] in [-1, 1], as [N, 3, size, size] in [-1, 1]."""
         views = self._move(images, size, generator)
-        views = self._recolour((views + 1) / 2, generator)
-        views = _soften(views * 2 - 1, generator)
+        # From untouched to fully recoloured, since the bank's own faces are embedded as they are.
+        share = torch.rand(len(views), 1, 1, 1, generator=generator).sqrt()
+        recoloured = self._recolour((views + 1) / 2, generator) * 2 - 1
+        views = _soften(views + share * (recoloured - views), generator)
         strength = self.noise * torch.rand(len(views), 1, 1, 1, generator=generator)
         noise = torch.randn(views.shape, generator=generator, dtype=views.dtype)
         return (views + strength * noise).clamp(-1, 1)

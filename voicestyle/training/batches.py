@@ -49,14 +49,17 @@ class BatchMaker:
         """Batches that together hold about as many speakers as there are."""
         return max(1, len(self.data.speaker_sex) // self.options.speakers_per_batch)
 
-    def make(self, size: int, generator: torch.Generator) -> Batch:
-        """A batch of half women, half men, its faces `size` pixels wide."""
+    def make(self, size: int, partners: Tensor, generator: torch.Generator) -> Batch:
+        """A batch of half women, half men, its faces `size` pixels wide.
+
+        partners: int64 [S], the row of `identities` that each speaker has at present.
+        """
         speakers = self._choose(generator)
         shortest, longest = self.options.crop_frames
         frames = int(torch.randint(shortest, longest + 1, (1,), generator=generator))
         voices = [self._voice(i, frames, generator) for _ in range(VIEWS) for i in speakers.tolist()]
         column = torch.randint(self.data.identities.shape[1], (len(speakers),), generator=generator)
-        rows = self.data.identities[speakers, column]
+        rows = self.data.identities[partners[speakers], column]
         pixels = torch.from_numpy(self.data.images[rows.numpy()])
         images = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).repeat(VIEWS, 1, 1, 1)
         return Batch(

@@ -45,17 +45,18 @@ class TrainOptions:
     faces_per_identity: the set of faces that a training speaker is tied to.
     face_sizes: edges in pixels of the batches of the first part of the training; the last
         `full_size_share` of the epochs sees only the largest.
-    within_share: the first part of the epochs, in which each encoder learns from its own modality alone.
+    within_share: the first part of the epochs, in which each encoder learns from its own modality alone;
+        after it, pseudo-identities are dealt to the speakers again, alike to alike.
     crop_frames: shortest and longest voice crop, in frames of 10 ms.
     clusters: prototypes of the prototype contrast, over both sexes.
     """
 
-    epochs: int = 80
+    epochs: int = 120
     speakers_per_batch: int = 24
-    faces_per_identity: int = 12
+    faces_per_identity: int = 16
     face_sizes: tuple[int, ...] = (96, 112, 128)
     full_size_share: float = 0.25
-    within_share: float = 0.2
+    within_share: float = 0.25
     crop_frames: tuple[int, int] = (150, 300)
     clusters: int = 32
     learning_rate: float = 1e-3
@@ -65,7 +66,7 @@ class TrainOptions:
     instance_weight: float = 1.0
     prototype_weight: float = 0.5
     sex_weight: float = 1.0
-    within_weight: float = 0.5
+    within_weight: float = 2.0
     agreement_weight: float = 0.2
     seed: int = 0
 

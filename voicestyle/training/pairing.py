@@ -52,3 +52,30 @@ def pair_by_sex(speaker_sex: Tensor, face_sex: Tensor, looks: Tensor, faces_per_
         order = torch.randperm(len(speakers), generator=generator)
         chosen[speakers] = rows[nearest[order]]
     return chosen
+
+
+def match_alike(voices: Tensor, faces: Tensor, sex: Tensor) -> Tensor:
+    """A permutation int64 [S] that deals identities to speakers of the same sex, alike to alike.
+
+    voices, faces [S, E]: an embedding for each speaker and for each identity, sex int64 [S] of both. Within a sex
+    both are laid out on a grid by their two main directions of variation, and cell goes to cell. Which direction of
+    voices meets which of faces is arbitrary; but voices that resemble each other get faces that do, so that an
+    unheard voice falls among them instead of on the average of all.
+    """
+    dealt = torch.empty_like(sex)
+    for each in sex.unique().tolist():
+        rows = (sex == each).nonzero().flatten()
+        dealt[rows[_grid_order(voices[rows])]] = rows[_grid_order(faces[rows])]
+    return dealt
+
+
+def _grid_order(points: Tensor) -> Tensor:
+    """Rows [n] sorted by the first principal coordinate into √n columns, and by the second within each."""
+    centred = points - points.mean(0)
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    # A singular vector's sign is arbitrary; machines agree on the one whose largest entry is positive.
+    axes = directions[:2]
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+    first, second = (centred @ axes.T).T
+    columns = first.argsort().tensor_split(max(1, round(len(points) ** 0.5)))
+    return torch.cat([column[second[column].argsort()] for column in columns])

@@ -16,6 +16,7 @@ from voicestyle.training.batches import VIEWS, Batch, BatchMaker
 from voicestyle.training.clusters import spherical_kmeans
 from voicestyle.training.errors import TrainingDataError
 from voicestyle.training.losses import contrast_within, cross_modal_contrast, prototype_contrast, view_agreement
+from voicestyle.training.pairing import match_alike
 
 _MEMORY_MOMENTUM = 0.5
 _WARM_UP = 0.05
@@ -34,6 +35,7 @@ class Trainer:
         speakers = len(maker.data.speaker_sex)
         dim = model.voice_subnet.embedding_dim
         self.epoch = 0
+        self.partners = torch.arange(speakers)
         # What each speaker's voice and faces embedded to lately; rows of zeros were not seen yet.
         self.memory = {"voice": torch.zeros(speakers, dim), "face": torch.zeros(speakers, dim)}
 
@@ -53,6 +55,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "memory": self.memory,
+            "partners": self.partners,
             "epoch": self.epoch,
             "options": asdict(self.options),
         }
@@ -71,16 +74,18 @@ class Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.memory, self.epoch = state["memory"], state["epoch"]
+        self.memory, self.partners, self.epoch = state["memory"], state["partners"], state["epoch"]
 
     def _train_epoch(self) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.options.seed * 100_003 + self.epoch)
         self.model.train()
+        if self.epoch == self._first_across:
+            self._match()
         prototypes = self._prototypes()
         steps = self.maker.steps_per_epoch
         sums: dict[str, float] = {}
         for step in range(steps):
-            batch = self.maker.make(self._face_size(generator), generator)
+            batch = self.maker.make(self._face_size(generator), self.partners, generator)
             for group in self.optimiser.param_groups:
                 group["lr"] = self._learning_rate(self.epoch * steps + step, self.options.epochs * steps)
             losses = self._losses(batch, prototypes)
@@ -108,7 +113,7 @@ class Trainer:
             "agreement": options.agreement_weight * view_agreement(faces, VIEWS),
         }
         # Across two encoders that know nothing yet, the cheapest agreement is that all embeddings are one point.
-        if self.epoch >= options.within_share * options.epochs:
+        if self.epoch >= self._first_across:
             parts["instance"] = options.instance_weight * instance
             parts["sex"] = options.sex_weight * sex
         if "instance" in parts and prototypes is not None:
@@ -121,6 +126,19 @@ class Trainer:
         self._remember(batch.speakers, voices.detach(), faces.detach())
         return parts | {"loss": sum(parts.values(), torch.zeros(()))}
 
+    @property
+    def _first_across(self) -> int:
+        """The first epoch with contrasts across the modalities."""
+        return math.ceil(self.options.within_share * self.options.epochs)
+
+    def _all_seen(self) -> bool:
+        return all(bool(memory.any(1).all()) for memory in self.memory.values())
+
+    def _match(self) -> None:
+        if self._all_seen():
+            dealt = match_alike(self.memory["voice"], self.memory["face"], self.maker.data.speaker_sex)
+            self.partners, self.memory["face"] = self.partners[dealt], self.memory["face"][dealt]
+
     def _remember(self, speakers: Tensor, voices: Tensor, faces: Tensor) -> None:
         once = speakers[: len(speakers) // VIEWS]
         for name, embeddings in (("voice", voices), ("face", faces)):
@@ -131,7 +149,7 @@ class Trainer:
 
     def _prototypes(self) -> dict[str, Tensor] | None:
         """Both modalities' means of the clusters of the speakers' joint embeddings, once all were seen."""
-        if not all(bool(memory.any(1).all()) for memory in self.memory.values()):
+        if not self._all_seen():
             return None
         joint = F.normalize(self.memory["voice"] + self.memory["face"], dim=1)
         count = min(self.options.clusters, len(joint))
