@@ -90,6 +90,7 @@ def tiny_parts():
         prototype_level=5,
         nearest=3,
         instances=8,
+        instance_choice="first",
         default_steps=6,
         default_seed=0,
         default_size=64,

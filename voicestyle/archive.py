@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from voicestyle.errors import ArchiveError
-from voicestyle.manifest import FILES, MANIFEST, Manifest
+from voicestyle.manifest import MANIFEST, Manifest
 
 MODEL: Final = "voicestyle"  # TorchServe's name of the model, hence /predictions/voicestyle
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -51,7 +51,7 @@ def build_archive(bundle: Path, archive: Path = ARCHIVE) -> Path:
         for name, source in _sources():
             if name not in (HANDLER, MODEL_CONFIG):
                 _copy(source, extra / name)
-        for name in (*FILES, MANIFEST):
+        for name in (*manifest.file_names, MANIFEST):
             _copy(bundle / name, extra / "bundle" / name)
         (extra / FINGERPRINT).write_text(json.dumps({"sha256": _fingerprint(bundle)}), encoding="utf-8")
         command = [sys.executable, "-W", "ignore", "-m", "model_archiver.model_packaging"]

@@ -3,7 +3,6 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import nn
 from voicestyle import torchscript
 from voicestyle.errors import BundleError
 from voicestyle.latent_bank import LatentBank
-from voicestyle.manifest import FILES, MANIFEST, Manifest
+from voicestyle.manifest import EMBEDDINGS, MANIFEST, Manifest
 from voicestyle.prototypes import Prototypes
 
 GENERATOR_INTERFACE = ("map", "render", "latent_dim", "optimise_size", "sizes", "noise_shapes")
@@ -40,25 +39,33 @@ class Bundle:
             BundleError: a missing or altered file, or parts that do not fit each other.
         """
         manifest = Manifest.read(folder)
-        verify_files(folder, manifest.files)
+        verify_files(folder, manifest)
         bundle = cls(
             manifest,
             voice_encoder=torchscript.load(folder / "voice_encoder.pt", device),
             face_encoder=torchscript.load(folder / "face_encoder.pt", device),
             generator=torchscript.load(folder / "generator.pt", device),
             prototypes=Prototypes.read(folder / "prototypes.faiss"),
-            latent_bank=LatentBank.read(folder / "latent_bank.npy", folder / "assignments.npy"),
+            latent_bank=LatentBank.read(
+                folder / "latent_bank.npy",
+                folder / "assignments.npy",
+                folder / EMBEDDINGS if EMBEDDINGS in manifest.file_names else None,
+            ),
         )
         bundle.check_shapes()
         return bundle
 
     def check_shapes(self) -> None:
         """Raise BundleError where a part does not have the size that the manifest says."""
-        manifest, generator = self.manifest, self.generator
+        manifest, generator, embeddings = self.manifest, self.generator, self.latent_bank.embeddings
         found = {
             "latent_dim of the generator": (generator.latent_dim, manifest.latent_dim),
             "latent_dim of latent_bank.npy": (self.latent_bank.latents.shape[1], manifest.latent_dim),
             "embedding_dim of prototypes.faiss": (self.prototypes.dim, manifest.embedding_dim),
+            f"embedding_dim of {EMBEDDINGS}": (
+                manifest.embedding_dim if embeddings is None else embeddings.shape[1],
+                manifest.embedding_dim,
+            ),
             "prototypes of prototypes.faiss": (len(self.prototypes), manifest.prototypes),
             "sizes of the generator": (tuple(generator.sizes), manifest.sizes),
         }
@@ -87,11 +94,12 @@ def write_bundle(
     centroids: NDArray[np.float32],
     latents: NDArray[np.float32],
     assignments: NDArray[np.int32],
+    embeddings: NDArray[np.floating] | None = None,
 ) -> None:
     """Compile the modules and write a bundle folder; an older one at the same place is replaced at the end.
 
-    centroids [K, E], latents [N, D], assignments [N]. `manifest.files` is filled in. The new folder is loaded
-    once before it takes its place.
+    centroids [K, E], latents [N, D], assignments [N], embeddings [N, E] where instances are chosen by nearness.
+    `manifest.files` is filled in. The new folder is loaded once before it takes its place.
 
     Raises:
         BundleError: parts that do not fit each other; nothing is left behind.
@@ -107,7 +115,9 @@ def write_bundle(
         Prototypes.from_centroids(centroids).write(draft / "prototypes.faiss")
         np.save(draft / "latent_bank.npy", latents.astype(np.float32))
         np.save(draft / "assignments.npy", assignments.astype(np.int32))
-        files = {name: sha256(draft / name) for name in FILES}
+        if embeddings is not None:
+            np.save(draft / EMBEDDINGS, embeddings.astype(np.float16))
+        files = {path.name: sha256(path) for path in sorted(draft.iterdir())}
         (draft / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
         Bundle.load(draft)
         if folder.exists():
@@ -115,14 +125,14 @@ def write_bundle(
         shutil.move(draft, folder)
 
 
-def verify_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Raise BundleError unless `folder` holds exactly what a bundle holds, each file with its sha256."""
-    if missing := set(FILES) - set(files):
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Raise BundleError unless `folder` holds what its manifest calls for, each file with its sha256."""
+    if missing := set(manifest.file_names) - set(manifest.files):
         raise BundleError(f"{folder / MANIFEST} must give a sha256 for {', '.join(sorted(missing))}")
-    for name, expected in files.items():
+    for name, expected in manifest.files.items():
         path = folder / name
-        if name not in FILES:
-            raise BundleError(f"{folder / MANIFEST} names {name!r}, which is no file of a bundle")
+        if name not in manifest.file_names:
+            raise BundleError(f"{folder / MANIFEST} names {name!r}, which is no file of this bundle")
         if not path.is_file():
             raise BundleError(f"{path} is missing")
         if (actual := sha256(path)) != expected:

@@ -87,6 +87,7 @@ def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manif
         seeds: NDArray[np.uint32] = faces["seeds"]
         assignments: NDArray[np.int32] = faces["assignments"]
         centroids: NDArray[np.float32] = faces["centroids"]
+        embeddings: NDArray[np.float16] = faces["face_embeddings"]
     samples = map_seeds(generator, np.arange(FIRST_MEAN_SEED, FIRST_MEAN_SEED + MEAN_SAMPLES, dtype=np.uint32))
     manifest = Manifest(
         name="demo",
@@ -94,7 +95,7 @@ def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manif
         licence=LICENCE,
         sources=SOURCES,
         card=CARD,
-        image_size=generator.optimise_size,
+        image_size=image_size,
         encoder_size=image_size,
         sizes=tuple(generator.sizes),
         embedding_dim=centroids.shape[1],
@@ -104,6 +105,7 @@ def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manif
         prototype_level=len(centroids),
         nearest=NEAREST_PROTOTYPES,
         instances=INSTANCES,
+        instance_choice="nearest",
         default_steps=DEFAULT_STEPS,
         default_seed=0,
         default_size=max(generator.sizes),
@@ -117,6 +119,7 @@ def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manif
         centroids=centroids.astype(np.float32),
         latents=map_seeds(generator, seeds).numpy(),
         assignments=assignments,
+        embeddings=embeddings,
     )
     return manifest
 

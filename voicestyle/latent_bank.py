@@ -10,33 +10,55 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class LatentBank:
-    """latents float32 [N, D], memory-mapped when read from a file; assignments int32 [N] to prototypes."""
+    """Training images: latents float32 [N, D], assignments int32 [N] to prototypes, embeddings [N, E] or None.
+
+    Latents and embeddings are memory-mapped when read from files.
+    """
 
     latents: NDArray[np.float32]
     assignments: NDArray[np.int32]
+    embeddings: NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:
-        if self.latents.ndim != 2 or self.assignments.shape != self.latents.shape[:1]:
+        lengths = {len(array) for array in (self.latents, self.assignments, self.embeddings) if array is not None}
+        if self.latents.ndim != 2 or self.assignments.ndim != 1 or len(lengths) != 1:
             raise ValueError(
-                "a latent bank is latents [N, D] with assignments [N], "
-                f"got {list(self.latents.shape)} and {list(self.assignments.shape)}"
+                "a latent bank is latents [N, D], assignments [N] and perhaps embeddings [N, E], got "
+                f"{list(self.latents.shape)}, {list(self.assignments.shape)} and "
+                f"{None if self.embeddings is None else list(self.embeddings.shape)}"
             )
 
     @classmethod
-    def read(cls, latents: Path, assignments: Path) -> "LatentBank":
-        """The two .npy files of a bundle. Raises ValueError for shapes that do not belong together."""
-        return cls(np.load(latents, mmap_mode="r"), np.load(assignments))
+    def read(cls, latents: Path, assignments: Path, embeddings: Path | None = None) -> "LatentBank":
+        """The .npy files of a bundle. Raises ValueError for shapes that do not belong together."""
+        mapped = None if embeddings is None else np.load(embeddings, mmap_mode="r")
+        return cls(np.load(latents, mmap_mode="r"), np.load(assignments), mapped)
 
     def __len__(self) -> int:
         return len(self.latents)
 
-    def rows(self, prototypes: Sequence[int], instances: int) -> NDArray[np.intp]:
+    def first_rows(self, prototypes: Sequence[int], instances: int) -> NDArray[np.intp]:
         """The first `instances` rows, in row order, of any of `prototypes`: the published choice."""
-        return np.flatnonzero(np.isin(self.assignments, prototypes))[:instances]
+        return self._rows_of(prototypes)[:instances]
 
-    def first_latent(self, prototypes: Sequence[int], instances: int) -> NDArray[np.float32]:
-        """The mean of those rows' latents, [D]. Raises ValueError if there are none."""
-        rows = self.rows(prototypes, instances)
+    def nearest_rows(self, prototypes: Sequence[int], instances: int, voice: NDArray[np.float32]) -> NDArray[np.intp]:
+        """The `instances` rows of any of `prototypes` whose face embedding has the largest cosine to `voice` [E].
+
+        In row order, so that their mean does not depend on how ties fall.
+        """
+        if self.embeddings is None:
+            raise ValueError("this latent bank holds no face embeddings")
+        rows = self._rows_of(prototypes)
+        faces = self.embeddings[rows].astype(np.float32)
+        similarity = faces @ voice / np.linalg.norm(faces, axis=1)
+        return np.sort(rows[np.argsort(-similarity, kind="stable")[:instances]])
+
+    def mean(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The mean latent [D] of `rows`, of which there must be at least one."""
+        return self.latents[rows].mean(axis=0, dtype=np.float32)
+
+    def _rows_of(self, prototypes: Sequence[int]) -> NDArray[np.intp]:
+        rows = np.flatnonzero(np.isin(self.assignments, prototypes))
         if not len(rows):
             raise ValueError(f"no image belongs to any of the prototypes {list(prototypes)}")
-        return self.latents[rows].mean(axis=0, dtype=np.float32)
+        return rows

@@ -11,6 +11,8 @@ from voicestyle.options import Options, Settings, bad_option
 
 MANIFEST = "bundle.json"
 FORMAT = 1
+INSTANCE_CHOICES = ("first", "nearest")
+EMBEDDINGS = "face_embeddings.npy"
 FILES = (
     "voice_encoder.pt",
     "face_encoder.pt",
@@ -36,7 +38,8 @@ class Manifest:
 
     image_size is the size in pixels at which the optimisation runs, encoder_size the face encoder's input,
     sizes those that the generator renders. `nearest` prototypes are looked up per voice, and the first latent
-    is the mean of the first `instances` latents that belong to them. files maps each file to its sha256.
+    is the mean of `instances` latents that belong to them: the first ones, as published, or the nearest to the
+    voice, for which the bundle holds face embeddings. files maps each file to its sha256.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Manifest:
     prototype_level: int
     nearest: int
     instances: int
+    instance_choice: str
     default_steps: int
     default_seed: int
     default_size: int
@@ -68,8 +72,16 @@ class Manifest:
             raise BundleError(f"{MANIFEST}: default_size must be one of {list(self.sizes)}, got {self.default_size}")
         if not 1 <= self.default_steps <= self.limits.steps:
             raise BundleError(f"{MANIFEST}: default_steps must be 1 to {self.limits.steps}, got {self.default_steps}")
+        if self.instance_choice not in INSTANCE_CHOICES:
+            choices = ", ".join(INSTANCE_CHOICES)
+            raise BundleError(f"{MANIFEST}: instance_choice must be one of {choices}, got {self.instance_choice}")
         if not 1 <= self.nearest <= self.prototypes:
             raise BundleError(f"{MANIFEST}: nearest must be 1 to {self.prototypes}, got {self.nearest}")
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The files of this bundle beside its manifest."""
+        return (*FILES, EMBEDDINGS) if self.instance_choice == "nearest" else FILES
 
     def resolve(self, options: Options) -> Settings:
         """`options` with the bundle's defaults filled in. Raises CallerError bad_option beyond its limits."""

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from voicestyle.bundle import Bundle
 from voicestyle.engine import Engine, Generator, Progress
@@ -130,12 +131,18 @@ class Pipeline:
         voice = embed_voice(audio, self._bundle.voice_encoder, self.manifest.limits, self.device)
         start = perf_counter()
         prototypes = self._bundle.prototypes.nearest(voice.embedding.numpy(), self.manifest.nearest)
-        first = self._bundle.latent_bank.first_latent(prototypes, self.manifest.instances)
+        first = self._first_latent(voice, prototypes)
         joined = perf_counter()
-        self._engine.add(key, voice.embedding, torch.from_numpy(first), seed=settings.seed, steps=settings.steps)
+        self._engine.add(key, voice.embedding, first, seed=settings.seed, steps=settings.steps)
         timings = {**voice.timings, "first_latent": joined - start}
         self._requests[key] = _Request(settings, voice, prototypes, timings, joined)
         return settings
+
+    def _first_latent(self, voice: Voice, prototypes: list[int]) -> Tensor:
+        bank, instances = self._bundle.latent_bank, self.manifest.instances
+        if self.manifest.instance_choice == "nearest":
+            return torch.from_numpy(bank.mean(bank.nearest_rows(prototypes, instances, voice.embedding.numpy())))
+        return torch.from_numpy(bank.mean(bank.first_rows(prototypes, instances)))
 
     def step(self, count: int = 1) -> None:
         """Take `count` optimisation steps with every live request."""

@@ -94,9 +94,7 @@ def published_loop(voice_embedding, first_latent, noise, latent_noise, steps, **
             for level in maps:
                 level.copy_((level - level.mean()) / level.std())
         similarities.append(similarity.item())
-    return SimpleNamespace(
-        latent=w.detach(), noise=[level.detach() for level in maps], similarity=similarities
-    )
+    return SimpleNamespace(latent=w.detach(), noise=[level.detach() for level in maps], similarity=similarities)
 
 
 def test_equals_the_published_loop():
@@ -123,9 +121,21 @@ def test_joining_and_leaving_change_nobodys_answer():
     for number, name, steps in ((0, "early", 20), (2, "late", 12), (3, "last", 20)):
         expected = published_loop(**request(number, steps))
         torch.testing.assert_close(running.outcome(name).latent, expected.latent, rtol=1e-8, atol=1e-9)
+        assert running.outcome(name).similarity.tolist() == pytest.approx(expected.similarity, abs=1e-9)
     assert running.outcome("early").largest_batch == 3
     assert running.live == 0
     assert set(running.progress()) == {"early", "late", "last"}
+
+
+def test_those_who_finish_together_keep_their_own_answers():
+    running = engine()
+    for number in range(3):
+        running.add(number, **request(number, steps=5))
+    running.step(5)
+    for number in range(3):
+        expected = published_loop(**request(number, steps=5))
+        assert running.outcome(number).similarity.tolist() == pytest.approx(expected.similarity, abs=1e-9)
+        torch.testing.assert_close(running.outcome(number).latent, expected.latent, rtol=1e-9, atol=1e-10)
 
 
 def test_the_seed_decides_the_noise_whatever_the_row():
@@ -228,9 +238,7 @@ def test_schedule_values_and_checks():
     assert schedule.learning_rate(t).tolist() == pytest.approx(
         [0, 0.005, 0.01, 0.005, 0.01 * (0.5 - 0.5 * math.cos(math.pi * 0.04))]
     )
-    assert schedule.noise_strength(t, 2.0).tolist() == pytest.approx(
-        [0.1, 0.1 * (1 - 0.1 / 3) ** 2, 0.1 / 9, 0, 0]
-    )
+    assert schedule.noise_strength(t, 2.0).tolist() == pytest.approx([0.1, 0.1 * (1 - 0.1 / 3) ** 2, 0.1 / 9, 0, 0])
     with pytest.raises(ValueError, match="ramp_up is a share"):
         Schedule(ramp_up=0)
 
@@ -241,6 +249,4 @@ def test_noise_maps_are_judged_and_normalised_one_by_one():
     torch.testing.assert_close(regularisation([maps]), alone)
     normalise_(maps.mul_(torch.tensor([1.0, 5.0, 9.0]).view(3, 1, 1, 1)).add_(2))
     torch.testing.assert_close(maps.std(dim=(1, 2, 3)), torch.ones(3, dtype=torch.float64))
-    torch.testing.assert_close(
-        maps.mean(dim=(1, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0
-    )
+    torch.testing.assert_close(maps.mean(dim=(1, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)

@@ -67,6 +67,7 @@ def test_one_altered_byte_is_named(altered, name):
         ({"colour": "red"}, "unknown fields colour"),
         ({"default_size": 99}, r"default_size must be one of \[32, 64\], got 99"),
         ({"default_steps": 41}, "default_steps must be 1 to 40, got 41"),
+        ({"instance_choice": "best"}, "instance_choice must be one of first, nearest, got best"),
         ({"nearest": 9}, "nearest must be 1 to 5, got 9"),
         ({"embedding_dim": 512}, "embedding_dim of prototypes.faiss must be 512 as bundle.json says, got 8"),
         ({"sizes": [32, 64, 128]}, "sizes of the generator must be"),
@@ -162,8 +163,25 @@ def test_prototypes_ignore_norms_and_come_nearest_first():
 
 def test_the_latent_bank_takes_the_first_rows_of_the_chosen_prototypes(tiny_bundle, parts):
     bank = Bundle.load(tiny_bundle).latent_bank
-    assert bank.rows([3, 1], 5).tolist() == [1, 3, 6, 8, 11]
-    expected = parts["latents"][[1, 3, 6, 8, 11]].mean(axis=0)
-    np.testing.assert_allclose(bank.first_latent([3, 1], 5), expected, rtol=1e-5, atol=1e-7)
+    rows = bank.first_rows([3, 1], 5)
+    assert rows.tolist() == [1, 3, 6, 8, 11]
+    np.testing.assert_allclose(bank.mean(rows), parts["latents"][rows].mean(axis=0), rtol=1e-5, atol=1e-7)
     with pytest.raises(ValueError, match=r"no image belongs to any of the prototypes \[9\]"):
-        bank.first_latent([9], 5)
+        bank.first_rows([9], 5)
+    with pytest.raises(ValueError, match="holds no face embeddings"):
+        bank.nearest_rows([3, 1], 5, np.ones(8, np.float32))
+
+
+def test_or_the_rows_whose_faces_are_nearest_to_the_voice(tmp_path, parts):
+    embeddings = np.random.default_rng(1).standard_normal((40, 8))
+    manifest = replace(parts["manifest"], instance_choice="nearest")
+    write_bundle(tmp_path / "near", **parts | {"manifest": manifest, "embeddings": embeddings})
+    bank = Bundle.load(tmp_path / "near").latent_bank
+    voice = np.random.default_rng(2).standard_normal(8).astype(np.float32)
+    cosines = embeddings @ voice / np.linalg.norm(embeddings, axis=1)
+    candidates = sorted((row for row in range(40) if row % 5 in (1, 3)), key=lambda row: -cosines[row])
+    assert bank.nearest_rows([3, 1], 5, voice).tolist() == sorted(candidates[:5])
+    with pytest.raises(BundleError, match="sha256 for face_embeddings.npy"):
+        write_bundle(tmp_path / "without", **parts | {"manifest": manifest})
+    with pytest.raises(BundleError, match="names 'face_embeddings.npy', which is no file of this bundle"):
+        write_bundle(tmp_path / "too_much", **parts | {"embeddings": embeddings})

@@ -162,9 +162,7 @@ class Engine:
         _check_shape("voice_embedding", voice_embedding, self._voice.shape[1:])
         _check_shape("first_latent", first_latent, self._latent[0].shape[1:])
         source = torch.Generator().manual_seed(seed)
-        maps = [
-            torch.randn(value.shape[1:], generator=source, dtype=self.dtype) for value, _, _ in self._noise
-        ]
+        maps = [torch.randn(value.shape[1:], generator=source, dtype=self.dtype) for value, _, _ in self._noise]
         if noise is not None:
             maps = list(noise)
         if latent_noise is None:
@@ -199,8 +197,7 @@ class Engine:
             steps = torch.tensor(list(last.values()), device=self.device)
             read = dict(zip(last, self._similarity[rows, steps].tolist(), strict=True))
         live = {
-            key: Progress(item.step, item.steps, read.get(key, float("nan")))
-            for key, item in self._rows.in_order()
+            key: Progress(item.step, item.steps, read.get(key, float("nan"))) for key, item in self._rows.in_order()
         }
         done = {
             key: Progress(item.step, item.steps, float(outcome.similarity[-1]))
@@ -217,7 +214,7 @@ class Engine:
         return Outcome(
             latent=self._latent[0][row].clone(),
             noise=[value[row].clone() for value, _, _ in self._noise],
-            similarity=self._similarity[item.row, : item.step].cpu(),
+            similarity=self._similarity[item.row, : item.step].clone().cpu(),
             largest_batch=item.largest_batch,
         )
 
