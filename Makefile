@@ -44,7 +44,7 @@ lint: .venv/test.stamp  ## ruff, pyright, import-linter
 	$(BIN)/lint-imports
 
 test: lint  ## lint, then every test that needs no GPU
-	$(BIN)/voicestyle bundle demo --quiet
+	$(BIN)/voicestyle bundle demo
 	$(BIN)/python -m pytest
 
 train: .venv/train.stamp  ## VOICES=folder: train the demo bundle's encoders anew

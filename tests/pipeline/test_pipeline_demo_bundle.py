@@ -1,0 +1,68 @@
+"""The demo bundle as it is built from the committed weights: what a user gets."""
+
+import numpy as np
+import pytest
+
+from voicestyle.bundle import Bundle
+from voicestyle.demo_bundle import ASSETS, demo_version, fetch_wheel, is_current, read_encoders
+from voicestyle.errors import BundleError
+from voicestyle.options import Options
+from voicestyle.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module")
+def bundle(demo_bundle):
+    return Bundle.load(demo_bundle)
+
+
+def test_it_says_what_it_is(bundle, demo_bundle):
+    assert is_current(demo_bundle)
+    assert bundle.manifest.sizes == (256, 1024)
+    assert "non-commercial" in bundle.manifest.licence
+    assert "sex alone" in bundle.manifest.card
+    assert len(bundle.latent_bank) >= 2000
+
+
+def test_committed_weights_stay_small():
+    assert sum(path.stat().st_size for path in ASSETS.iterdir()) < 15e6
+
+
+def test_prototypes_are_the_centres_of_their_faces(bundle):
+    bank = bundle.latent_bank
+    faces = bank.embeddings.astype(np.float32)
+    nearest = [bundle.prototypes.nearest(face, 1)[0] for face in faces[:300]]
+    assert np.mean(np.array(nearest) == bank.assignments[:300]) > 0.95
+
+
+def test_a_changed_asset_is_another_version(tmp_path):
+    for path in ASSETS.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert demo_version(tmp_path) == demo_version()
+    (tmp_path / "encoders.json").write_text((tmp_path / "encoders.json").read_text() + " ")
+    assert demo_version(tmp_path) != demo_version()
+    assert not is_current(tmp_path)
+
+
+def test_weights_that_do_not_fit_their_description_are_named(tmp_path):
+    description = (ASSETS / "encoders.json").read_text()
+    (tmp_path / "encoders.json").write_text(description)
+    np.savez(tmp_path / "encoders.npz", **{"voice_subnet.conv9.weight": np.zeros(3, np.float16)})
+    with pytest.raises(BundleError, match=r"encoders.npz does not fit encoders.json"):
+        read_encoders(tmp_path)
+
+
+def test_a_wheel_that_is_there_is_not_fetched_again(tmp_path, monkeypatch):
+    wheel = tmp_path / "random_face-2021.7.21.1-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    monkeypatch.setattr("subprocess.run", None)
+    assert fetch_wheel(tmp_path) == wheel
+
+
+def test_similarity_rises_for_every_sample_and_two_voices_get_two_faces(demo_bundle, samples):
+    pipeline = Pipeline.load(demo_bundle, capacity=3)
+    for name in ("slt", "rms", "awb"):
+        pipeline.submit(name, samples / f"{name}.wav", Options(steps=10, size=256))
+    pipeline.step(10)
+    faces = {name: pipeline.finish(name) for name in ("slt", "rms", "awb")}
+    assert all(face.similarity > face.first_similarity for face in faces.values())
+    assert len({face.png for face in faces.values()}) == 3
