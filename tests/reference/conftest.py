@@ -34,10 +34,11 @@ PARAMETERS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    meta = json.loads(META.read_text()) if META.is_file() else {}
+    meta = json.loads(META.read_text()) if META.is_file() else None
     for name, key in PARAMETERS.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, meta.get(key, [pytest.param(None, id="absent")]))
+            values = [pytest.param(None, id="absent")] if meta is None else meta.get(key, [])
+            metafunc.parametrize(name, values)
 
 
 class Reference:
@@ -69,11 +70,19 @@ def first_of(name: str) -> Path | None:
     return next((folder / name for folder in (VECTORS.parent, SHARED) if (folder / name).is_file()), None)
 
 
+def pytest_runtest_setup() -> None:
+    # Skipped here and not in the fixture, whose skips pytest would list test by test.
+    if not all((META.is_file(), first_of("weights.py"), first_of("state_dict_shapes.json"))):
+        pytest.skip(
+            "no reference vectors: VOICESTYLE_REFERENCE must name their folder (see tests/reference/conftest.py)"
+        )
+
+
 @pytest.fixture(scope="session")
 def reference() -> Reference:
     source, shapes = first_of("weights.py"), first_of("state_dict_shapes.json")
-    if not META.is_file() or source is None or shapes is None:
-        pytest.skip("no reference vectors: set VOICESTYLE_REFERENCE to a folder of them (tests/reference/conftest.py)")
+    assert source is not None
+    assert shapes is not None
     spec = importlib.util.spec_from_file_location("reference_weights", source)
     assert spec is not None
     assert spec.loader is not None
