@@ -153,15 +153,11 @@ class ImageHead(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [N, C, H, W]. Returns [N, 3, 2·H, 2·W]."""
-        return inverse_haar(self.subbands(x, w))
-
-    def subbands(self, x: Tensor, w: Tensor) -> Tensor:
-        """x: [N, C, H, W]. Returns the image's Haar subbands, [N, 12, H, W]."""
         x = self.depthwise1(x * self.style1(w)[:, :, None, None])
         hidden = self.activation(self.pointwise1(x))
         hidden = self.depthwise2(hidden * self.style2(w)[:, :, None, None])
         hidden = self.activation(self.pointwise2(hidden))
-        return self.direct(x) + self.out(hidden * self.style3(w)[:, :, None, None])
+        return inverse_haar(self.direct(x) + self.out(hidden * self.style3(w)[:, :, None, None]))
 
 
 class MobileStyleGAN(nn.Module):
