@@ -39,7 +39,8 @@ class Manifest:
     image_size is the size in pixels at which the optimisation runs, encoder_size the face encoder's input,
     sizes those that the generator renders. `nearest` prototypes are looked up per voice, and the first latent
     is the mean of `instances` latents that belong to them: the first ones, as published, or the nearest to the
-    voice, for which the bundle holds face embeddings. files maps each file to its sha256.
+    voice, for which the bundle holds face embeddings. learning_rate is the base rate of the optimisation, 0.01 as
+    published. files maps each file to its sha256.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Manifest:
     nearest: int
     instances: int
     instance_choice: str
+    learning_rate: float
     default_steps: int
     default_seed: int
     default_size: int
