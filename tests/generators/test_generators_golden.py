@@ -26,9 +26,3 @@ def test_agrees_with_openvino_at_1024_pixels(generator: MobileStyleGAN) -> None:
     for crop, (top, left) in zip(golden["crops"].unbind(1), golden["corners"].tolist(), strict=True):
         ours = image[:, :, top : top + size, left : left + size]
         torch.testing.assert_close(ours, crop, rtol=0, atol=TOLERANCE)
-
-
-def test_smaller_size_is_the_average(generator: MobileStyleGAN) -> None:
-    w = generator.map(face_z([5]))
-    pooled = functional.avg_pool2d(generator.render(w, [], 1024), 4)
-    torch.testing.assert_close(generator.render(w, [], 256), pooled)

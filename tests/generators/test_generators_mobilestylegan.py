@@ -99,6 +99,12 @@ def test_no_item_feels_its_neighbours(random_generator: MobileStyleGAN) -> None:
         assert torch.equal(random_generator.render(w[i : i + 1], [], 128), rendered[i : i + 1])
 
 
+def test_a_smaller_size_is_the_average(random_generator: MobileStyleGAN) -> None:
+    w = latents(1)
+    pooled = torch.nn.functional.avg_pool2d(random_generator.render(w, [], 128), 4)
+    torch.testing.assert_close(random_generator.render(w, [], 32), pooled)
+
+
 def test_refuses_another_size_and_noise(random_generator: MobileStyleGAN, compiled: torch.jit.ScriptModule) -> None:
     w = latents(1)
     with pytest.raises(ValueError, match=r"size must be one of \[32, 128\], got 64"):
