@@ -3,13 +3,19 @@
 from voicestyle.generators.latents import face_z
 from voicestyle.generators.mobilestylegan import MobileStyleGAN, MobileStyleGANConfig
 from voicestyle.generators.random_face import DEFAULT_HEAD, WHEEL_NAME, WHEEL_SHA256, from_wheel
+from voicestyle.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from voicestyle.generators.stylegan2_checkpoint import Contents, read_stylegan2
 
 __all__ = [
     "DEFAULT_HEAD",
     "WHEEL_NAME",
     "WHEEL_SHA256",
+    "Contents",
     "MobileStyleGAN",
     "MobileStyleGANConfig",
+    "StyleGAN2",
+    "StyleGAN2Config",
     "face_z",
     "from_wheel",
+    "read_stylegan2",
 ]
