@@ -43,7 +43,9 @@ def test_generator(reference, generator_of, generator_size, dtype):
     plus = w[:, None] + 0.1 * draw((2, generator.latents, 512), "wplus")
     with torch.no_grad():
         images_of_plus = generator(plus, noise)
-    assert relative_error(F.adaptive_avg_pool2d(images_of_plus, 32), reference.array(name, "image_wplus_32")) < tolerance
+    assert (
+        relative_error(F.adaptive_avg_pool2d(images_of_plus, 32), reference.array(name, "image_wplus_32")) < tolerance
+    )
 
     leaf = w.clone().requires_grad_()
     images = generator(leaf, noise)

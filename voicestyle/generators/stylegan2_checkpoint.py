@@ -33,7 +33,7 @@ Shapes = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
-class Contents:
+class StyleGAN2Contents:
     """What a checkpoint holds: the network, and in which of the known ways its keys differ from the published list.
 
     noise_buffers: `noises.*` that are there; older files lack some or all. blur_kernels: constants that some files
@@ -54,7 +54,7 @@ class Contents:
         )
 
 
-def read_stylegan2(path: Path, dtype: torch.dtype = torch.float32) -> tuple[StyleGAN2, Contents]:
+def read_stylegan2(path: Path, dtype: torch.dtype = torch.float32) -> tuple[StyleGAN2, StyleGAN2Contents]:
     """A generator with the weights of a file, in eval mode, and what the file held beside them.
 
     path: `{"g_ema": state_dict, …}`. Size and channel multiplier follow from the shapes. dtype: in which weights are
@@ -75,7 +75,7 @@ def read_stylegan2(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Styl
     generator = StyleGAN2(config).to(dtype)
     generator.load_state_dict(_scaled({key: weights[key].to(dtype) for key in required}, generator), strict=True)
     missing = tuple(key for key in noise if key not in weights)
-    return generator.eval(), Contents(config, tuple(there[0]), missing, tuple(there[1]))
+    return generator.eval(), StyleGAN2Contents(config, tuple(there[0]), missing, tuple(there[1]))
 
 
 def infer_config(path: Path, weights: Mapping[str, Tensor]) -> StyleGAN2Config:
