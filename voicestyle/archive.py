@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from voicestyle.bundle import verify_files
 from voicestyle.errors import ArchiveError
 from voicestyle.manifest import MANIFEST, Manifest
 
@@ -39,10 +40,11 @@ def build_archive(bundle: Path, archive: Path = ARCHIVE) -> Path:
     """Write `archive` (NAME.mar) for a bundle folder and return it; an older one is replaced at the very end.
 
     Raises:
-        BundleError: no bundle in the folder.
+        BundleError: no bundle in the folder, or not a whole one.
         ArchiveError: this installation lacks the handler's files, or torch-model-archiver failed.
     """
     manifest = Manifest.read(bundle)
+    verify_files(bundle, manifest)
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{archive.stem}-", dir=archive.parent) as scratch:
         extra, export, temporary = (Path(scratch) / name for name in ("extra", "export", "tmp"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
+import torch
 from tqdm import tqdm
 
 from voicestyle.errors import CallerError
@@ -56,6 +57,8 @@ def generate(
     used is named on stderr, the others are made all the same, and the exit code is 1.
     """
     targets = _targets(voices, output)
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise click.BadParameter(f"this machine has no CUDA device, got {device}", param_hint="--device")
     options = Options(steps=steps, seed=seed, size=size)
     pipeline = Pipeline.load(bundle, device=device, capacity=min(batch, len(voices)))
     planned = pipeline.manifest.resolve(options).steps
@@ -79,7 +82,9 @@ def _targets(voices: tuple[Path, ...], output: Path | None) -> dict[str, Path]:
     """Where each voice's face goes. Raises click.BadParameter where two would go to one place."""
     if output is None:
         output = DEFAULT_OUTPUT if len(voices) == 1 else Path("faces")
-    if output.suffix.lower() == ".png" and not output.is_dir():
+    if output.suffix and not output.is_dir():
+        if output.suffix.lower() != ".png":
+            raise click.BadParameter(f"a face is written as .png, got {output}", param_hint="-o")
         if len(voices) > 1:
             raise click.BadParameter(f"{len(voices)} voices need a folder, got the file {output}", param_hint="-o")
         return {str(voice): output for voice in voices}

@@ -10,7 +10,7 @@ from voicestyle.cli.generate import generate
 from voicestyle.cli.serve import serve
 from voicestyle.errors import ArchiveError, BundleError, CallerError, CheckpointError, ServerError
 
-EXPECTED = (ArchiveError, BundleError, CallerError, CheckpointError, ServerError, FileNotFoundError)
+EXPECTED = (ArchiveError, BundleError, CallerError, CheckpointError, ServerError, OSError)
 
 
 class _Commands(click.Group):

@@ -75,6 +75,11 @@ class TorchServe:
             return ""
         return (self._folder / "torchserve.log").read_text(encoding="utf-8", errors="replace")
 
+    def tail(self) -> str:
+        """The end of the log, to be put behind an error message; empty if there is none."""
+        lines = self.log().splitlines()[-LOG_LINES:]
+        return "\n".join(("; the end of its log:", *lines)) if lines else ""
+
     def worker_pids(self) -> list[int]:
         """The process ids of workers that have the model loaded and are alive."""
         # TorchServe goes on calling a worker READY for a while after it died.
@@ -147,11 +152,11 @@ class TorchServe:
         while not self.worker_pids():
             seen.update(worker["pid"] for worker in self._workers() if worker["pid"] > 0)
             if self._java.poll() is not None:
-                raise ServerError(f"TorchServe ended with status {self._java.returncode}{self._tail()}")
+                raise ServerError(f"TorchServe ended with status {self._java.returncode}{self.tail()}")
             if len(seen) > 1:  # TorchServe would go on trying for minutes
-                raise ServerError(f"the worker ended before the model was ready{self._tail()}")
+                raise ServerError(f"the worker ended before the model was ready{self.tail()}")
             if time.monotonic() > end:
-                raise ServerError(f"the model was not ready after {self._start_seconds:.0f} s{self._tail()}")
+                raise ServerError(f"the model was not ready after {self._start_seconds:.0f} s{self.tail()}")
             time.sleep(0.2)
 
     def _stop(self) -> None:
@@ -164,10 +169,6 @@ class TorchServe:
         with suppress(ProcessLookupError):
             os.killpg(self._java.pid, signal.SIGKILL)  # whatever is left: java or its workers
         self._java.wait()
-
-    def _tail(self) -> str:
-        lines = self.log().splitlines()[-LOG_LINES:]
-        return "\n".join(("; the end of its log:", *lines)) if lines else ""
 
     def _workers(self) -> list[Mapping[str, Any]]:
         """What TorchServe says about the model's workers; nothing while it cannot be asked."""

@@ -35,6 +35,15 @@ def embed_faces(model: CMPC, images: NDArray[np.uint8], batch: int = 32) -> Tens
     return torch.cat(parts)
 
 
+def on_the_right_side(faces: Tensor, sex: Tensor) -> Tensor:
+    """Which faces [N, E] lie nearer to the mean of their own label's faces than to the other's: int64 [n].
+
+    A face that label and encoder disagree on would lead a voice to prototypes of the other sex.
+    """
+    means = torch.stack([F.normalize(faces[sex == each].mean(0), dim=0) for each in (0, 1)])
+    return ((faces @ means.T).argmax(1) == sex).nonzero().flatten()
+
+
 @torch.inference_mode()
 def embed_voices(model: CMPC, log_mels: list[Tensor]) -> Tensor:
     """L2-normalised embeddings float32 [n, E] of whole recordings [1, 64, T]."""

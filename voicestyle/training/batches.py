@@ -17,22 +17,25 @@ VIEWS = 2
 @dataclass(frozen=True)
 class TrainingSet:
     """log_mels: for each of S speakers its variants [1, 64, T]; speaker_sex int64 [S] (0 F, 1 M);
-    images uint8 [N, H, W, 3]; identities int64 [S, n], the rows of images tied to each speaker."""
+    images uint8 [N, H, W, 3], face_sex int64 [N]; identities int64 [S, n], the rows of images tied to each speaker."""
 
     log_mels: list[list[Tensor]]
     speaker_sex: Tensor
     images: NDArray[np.uint8]
+    face_sex: Tensor
     identities: Tensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """voices [2B, 1, 64, T] and faces [2B, 3, size, size], first views first; speakers and sex int64 [2B]."""
+    """voices [2B, 1, 64, T], first views first, with speakers and sex int64 [2B]; faces [2B + M, 3, size, size]:
+    those of the speakers in the same order, then M others; face_sex int64 [2B + M]."""
 
     voices: Tensor
-    faces: Tensor
     speakers: Tensor
     sex: Tensor
+    faces: Tensor
+    face_sex: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,17 @@ class BatchMaker:
         frames = int(torch.randint(shortest, longest + 1, (1,), generator=generator))
         voices = [self._voice(i, frames, generator) for _ in range(VIEWS) for i in speakers.tolist()]
         column = torch.randint(self.data.identities.shape[1], (len(speakers),), generator=generator)
-        rows = self.data.identities[partners[speakers], column]
+        paired = self.data.identities[partners[speakers], column]
+        others = torch.randint(len(self.data.images), (self.options.other_faces,), generator=generator)
+        rows = torch.cat([paired.repeat(VIEWS), others])
         pixels = torch.from_numpy(self.data.images[rows.numpy()])
-        images = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).repeat(VIEWS, 1, 1, 1)
+        images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         return Batch(
             voices=torch.stack(voices),
-            faces=self.face_augmentation(images, size, generator),
             speakers=speakers.repeat(VIEWS),
             sex=self.data.speaker_sex[speakers].repeat(VIEWS),
+            faces=self.face_augmentation(images, size, generator),
+            face_sex=self.data.face_sex[rows],
         )
 
     def _choose(self, generator: torch.Generator) -> Tensor:

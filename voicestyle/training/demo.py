@@ -13,7 +13,14 @@ from torch import Tensor
 
 from cmpc2 import CMPC, ResNetConfig
 from voicestyle.generators import DEFAULT_HEAD, WHEEL_SHA256, MobileStyleGAN, face_z, from_wheel
-from voicestyle.training.assets import embed_faces, embed_voices, measure, rounded_to_float16, write_assets
+from voicestyle.training.assets import (
+    embed_faces,
+    embed_voices,
+    measure,
+    on_the_right_side,
+    rounded_to_float16,
+    write_assets,
+)
 from voicestyle.training.batches import BatchMaker, TrainingSet
 from voicestyle.training.clusters import spherical_kmeans
 from voicestyle.training.faces import FaceCache, compiled, pooled
@@ -55,7 +62,7 @@ class DemoTraining:
         mels = training_log_mels(self.voices, training, self.work / "log_mels.npz", progress("reading voices"))
         identities = self._identities(generator, images, rows, sex, training)
         small = pooled(images, rows, self.face_options.image_size)
-        data = TrainingSet(mels, _sex_of(training), small, identities)
+        data = TrainingSet(mels, _sex_of(training), small, sex, identities)
 
         torch.manual_seed(self.train_options.seed)
         model = CMPC(VOICE, FACE)
@@ -110,6 +117,8 @@ class DemoTraining:
         held_out: list[Speaker],
     ) -> dict[str, Any]:
         faces = embed_faces(model, images)
+        kept = on_the_right_side(faces, sex)
+        faces, sex, rows = faces[kept], sex[kept], rows[kept.numpy()]
         clusters = spherical_kmeans(faces, self.prototypes, seed=self.train_options.seed)
         mels = [served_log_mel(self.voices / speaker.file) for speaker in held_out]
         measured = measure(embed_voices(model, mels), _sex_of(held_out), faces, sex, clusters)

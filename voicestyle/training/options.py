@@ -15,11 +15,11 @@ class FaceOptions:
     least_faces_per_sex: fewer than that after the selection is an error.
     """
 
-    draws: int = 4000
+    draws: int = 4800
     image_size: int = 128
     truncation: float = 1.0
-    least_sex_confidence: int = 90
-    least_age: int = 24
+    least_sex_confidence: int = 95
+    least_age: int = 26
     least_faces_per_sex: int = 1000
 
     def __post_init__(self) -> None:
@@ -42,6 +42,7 @@ class TrainOptions:
 
     epochs: passes over the training speakers.
     speakers_per_batch: half women, half men; every speaker brings two voice crops and two face views.
+    other_faces: faces of any identity that join each batch, for the contrasts by sex.
     faces_per_identity: the set of faces that a training speaker is tied to.
     face_sizes: edges in pixels of the batches of the first part of the training; the last
         `full_size_share` of the epochs sees only the largest.
@@ -53,6 +54,7 @@ class TrainOptions:
 
     epochs: int = 120
     speakers_per_batch: int = 24
+    other_faces: int = 32
     faces_per_identity: int = 16
     face_sizes: tuple[int, ...] = (96, 112, 128)
     full_size_share: float = 0.25

@@ -1,0 +1,94 @@
+import io
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from voicestyle.cli import main
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return call
+
+
+@pytest.fixture
+def generate(run, tiny_bundle):
+    return lambda *arguments: run("generate", "--bundle", tiny_bundle, *arguments)
+
+
+def test_one_voice_to_face_png(generate, samples, tmp_path):
+    result = generate(samples / "slt.wav", "--steps", "4", "--seed", "3", "--report")
+    assert result.exit_code == 0, result.output
+    assert Image.open(tmp_path / "face.png").size == (64, 64)
+    report = json.loads((tmp_path / "face.json").read_text())
+    assert (report["steps"], report["seed"], len(report["trace"]), len(report["prototypes"])) == (4, 3, 4, 3)
+    assert "similarity" in result.output
+
+
+def test_several_voices_share_a_batch_and_get_a_file_each(generate, samples, tmp_path):
+    voices = [samples / f"{name}.wav" for name in ("slt", "rms", "awb")]
+    assert generate(*voices, "--batch", "2", "--size", "32", "--report", "-o", "faces").exit_code == 0
+    reports = [json.loads((tmp_path / "faces" / f"{voice.stem}.json").read_text()) for voice in voices]
+    assert [report["largest_batch"] for report in reports[:2]] == [2, 2]
+    assert generate(voices[1], "--size", "32", "-o", "alone.png").exit_code == 0
+    alone, together = ((tmp_path / name).read_bytes() for name in ("alone.png", "faces/rms.png"))
+    assert Image.open(io.BytesIO(alone)).size == Image.open(io.BytesIO(together)).size == (32, 32)
+
+
+def test_a_voice_that_cannot_be_used_is_named_and_the_others_are_made(generate, samples, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear voice, " * 100)
+    result = generate(tmp_path / "letter.txt", samples / "awb.wav", "-o", "faces")
+    assert result.exit_code == 1
+    assert "letter.txt: audio must be a sound file that libsndfile reads" in result.stderr
+    assert (tmp_path / "faces" / "awb.png").is_file()
+    assert not (tmp_path / "faces" / "letter.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "77"], "size must be one of 32, 64, got 77"),
+        (["--steps", "99"], "steps must be 1 to 40, got 99"),
+        (["--bundle", "nowhere"], "no bundle in nowhere: bundle.json is missing"),
+        (["-o", "face.jpg"], "a face is written as .png, got face.jpg"),
+        (["--device", "cuda"], "this machine has no CUDA device"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(generate, samples, arguments, message):
+    if arguments[0] == "--device" and __import__("torch").cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    result = generate(samples / "slt.wav", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_two_faces_never_go_to_one_place(generate, samples, tmp_path):
+    twin = tmp_path / "twin" / "slt.wav"
+    twin.parent.mkdir()
+    shutil.copy(samples / "slt.wav", twin)
+    result = generate(samples / "slt.wav", twin)
+    assert result.exit_code == 2
+    assert "voices must have different names" in result.stderr
+    result = generate(samples / "slt.wav", twin, "-o", "one.png")
+    assert "2 voices need a folder, got the file one.png" in result.stderr
+
+
+def test_every_command_has_help(run):
+    for command in ((), ("generate",), ("serve",), ("bundle",), ("bundle", "demo"), ("archive",)):
+        result = run(*command, "--help")
+        assert result.exit_code == 0
+        assert len(result.output) > 150
+
+
+def test_serve_without_an_archive_says_what_writes_one(run):
+    result = run("serve", "--archive", "none.mar")
+    assert result.exit_code == 2
+    assert "none.mar is missing; `voicestyle archive` writes" in result.stderr

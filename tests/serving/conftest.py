@@ -1,0 +1,55 @@
+"""The handler with a pipeline of pretence behind a pretended TorchServe, and a real TorchServe."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+# The handler's package is no part of the installation, and the helpers of these tests lie beside them.
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from fakes import FakePipeline, Frontend  # noqa: E402
+
+
+@pytest.fixture
+def quiet_logging():
+    """The handler sets levels for its own process; here they are put back."""
+    names = (None, "voicestyle")
+    before = [logging.getLogger(name).level for name in names]
+    yield
+    for name, level in zip(names, before, strict=True):
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def pipeline():
+    return FakePipeline()
+
+
+@pytest.fixture
+def frontend(pipeline, monkeypatch, quiet_logging, tmp_path):
+    """TorchServe's frontend, with the handler initialised on the fake pipeline."""
+    from handlers import voicestyle_handler
+
+    monkeypatch.setattr(voicestyle_handler.Pipeline, "load", pipeline.loaded)
+    return Frontend(voicestyle_handler.VoiceStyleHandler(), model_dir=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tiny_bundle, tmp_path_factory):
+    from voicestyle.archive import build_archive
+
+    return build_archive(tiny_bundle, tmp_path_factory.mktemp("store") / "voicestyle.mar")
+
+
+@pytest.fixture(scope="session")
+def server(demo_bundle, tmp_path_factory):
+    """One TorchServe on the demo bundle for the whole session."""
+    from voicestyle.archive import build_archive
+    from voicestyle.serving import TorchServe
+
+    archive = build_archive(demo_bundle, tmp_path_factory.mktemp("store") / "voicestyle.mar")
+    with TorchServe(archive) as running:
+        yield running

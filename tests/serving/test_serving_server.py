@@ -1,0 +1,110 @@
+"""Starting and stopping a real TorchServe, on a bundle that loads at once."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from voicestyle.errors import ServerError
+from voicestyle.serving import Ports, TorchServe, stop_on_signals
+from voicestyle.serving.server import CONFIG, read_properties
+
+SERVE = """
+import sys
+from pathlib import Path
+from voicestyle.serving import Ports, serve
+ready = lambda server: print("ready", server.pid, *server.worker_pids(), flush=True)
+sys.exit(serve(Path(sys.argv[1]), ports=Ports.free(), on_ready=ready))
+"""
+
+
+def wait_until_gone(pids, seconds=10):
+    end = time.monotonic() + seconds
+    while alive := [pid for pid in pids if psutil.pid_exists(pid)]:
+        assert time.monotonic() < end, f"processes {alive} are left behind"
+        time.sleep(0.1)
+
+
+def test_ports_check_themselves():
+    with pytest.raises(ValueError, match="distinct"):
+        Ports(inference=7071)
+    with pytest.raises(ValueError, match="between 1 and 65535"):
+        Ports(inference=0)
+    assert len(set(vars(Ports.free()).values())) == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_the_block_in_order(number):
+    before = signal.getsignal(number)
+    left = []
+    with pytest.raises(SystemExit) as ended, stop_on_signals():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        finally:
+            os.kill(os.getpid(), number)  # a second one does not disturb the clearing up
+            left.append(True)
+    assert (ended.value.code, left) == (128 + number, [True])
+    assert signal.getsignal(number) is before
+
+
+def test_a_missing_archive_is_an_error(tmp_path):
+    with pytest.raises(ServerError, match=r"none\.mar is missing"), TorchServe(tmp_path / "none.mar"):
+        pass
+
+
+def test_a_port_in_use_is_an_error(tiny_archive):
+    ports = Ports.free()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports.management))
+        taken.listen()
+        with pytest.raises(ServerError, match=f"port {ports.management}"), TorchServe(tiny_archive, ports=ports):
+            pass
+
+
+def test_the_configuration_is_closed():
+    properties = read_properties(CONFIG)
+    for connector in ("inference", "management", "metrics"):
+        assert properties[f"{connector}_address"].startswith("http://127.0.0.1:")
+    assert properties["grpc_inference_address"] == properties["grpc_management_address"] == "127.0.0.1"
+    assert properties["enable_model_api"] == "false"
+    assert "http" not in properties["allowed_urls"]
+    # Eight faces of 1024 pixels, whatever their content, and all waiting bodies in the heap.
+    assert int(properties["max_response_size"]) > 8 * 3 * 1024 * 1024 * 1.01
+    assert (8 + 16) * int(properties["max_request_size"]) < 0.5 * 2 * 1024**3
+
+
+@pytest.mark.serving
+def test_a_bundle_that_does_not_load_ends_the_start_with_the_reason(tiny_archive, tmp_path):
+    broken = tmp_path / "voicestyle.mar"
+    with zipfile.ZipFile(tiny_archive) as old, zipfile.ZipFile(broken, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, b"something else" if name == "bundle/latent_bank.npy" else old.read(name))
+    server = TorchServe(broken)
+    with pytest.raises(ServerError, match=r"(?s)before the model was ready.*latent_bank\.npy was altered"), server:
+        pass
+    wait_until_gone([server.pid])
+
+
+@pytest.mark.serving
+def test_serving_in_the_foreground_ends_with_everything_it_started(tiny_archive, tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(tiny_archive)], env=environment, stdout=subprocess.PIPE, text=True
+    ) as serving:
+        try:
+            pids = next(line.split()[1:] for line in serving.stdout if line.startswith("ready "))
+            assert len(pids) == 2
+            serving.send_signal(signal.SIGTERM)
+            assert serving.wait(30) == 128 + signal.SIGTERM
+        finally:
+            serving.kill()
+    wait_until_gone([int(pid) for pid in pids])
+    assert [path for path in Path(tmp_path).iterdir() if path.name.startswith("voicestyle-")] == []

@@ -1,0 +1,107 @@
+"""How long a call takes, by a clock that the pipeline advances."""
+
+from types import SimpleNamespace
+
+import pytest
+from fakes import FakePipeline
+
+from handlers.continuous_batch import TURN_SECONDS, ContinuousBatch
+from handlers.pace import Pace
+from handlers.requests import Row
+
+
+class SlowPipeline(FakePipeline):
+    """Takes its time: seconds a step and request, a submission, and a rendered face."""
+
+    def __init__(self, clock, step=0.0, submit=0.0, finish=0.0):
+        super().__init__(capacity=8)
+        self.clock = clock
+        self.seconds = SimpleNamespace(step=step, submit=submit, finish=finish)
+
+    def submit(self, *args):
+        self.clock.now += self.seconds.submit
+        return super().submit(*args)
+
+    def step(self, count):
+        super().step(count)
+        self.clock.now += self.seconds.step * count * self.live
+
+    def finish(self, *args):
+        self.clock.now += self.seconds.finish
+        return super().finish(*args)
+
+
+@pytest.fixture
+def clock():
+    return SimpleNamespace(now=0.0)
+
+
+def rows(ids, steps=1000):
+    return [Row(key, {"body": b"voice"}, {"X-VoiceStyle-Steps": str(steps)}) for key in ids]
+
+
+@pytest.mark.parametrize(("step", "live"), [(0.002, 1), (0.002, 8), (0.02, 3), (0.02, 1)])
+def test_a_call_lasts_100_to_200_ms(clock, step, live):
+    batch = ContinuousBatch(SlowPipeline(clock, step=step), lambda: clock.now)
+    ids = [str(number) for number in range(live)]
+    batch.turn(rows(ids))
+    for _ in range(5):
+        began = clock.now
+        batch.turn(rows(ids))
+        assert 0.1 <= clock.now - began <= 0.2
+
+
+def test_a_slow_step_is_taken_alone(clock):
+    pipeline = SlowPipeline(clock, step=3.0)
+    batch = ContinuousBatch(pipeline, lambda: clock.now)
+    for _ in range(3):
+        batch.turn(rows("a"))
+    assert pipeline.calls == [(1, 1)] * 3
+
+
+def test_pace_keeps_a_grown_batch_within_its_time():
+    pace = Pace(0.15)
+    pace.note(live=1, steps=1, seconds=0.05)
+    assert pace.steps(1) == 3
+    assert pace.steps(8) == 1
+    pace.note(live=8, steps=1, seconds=0.05)  # as on a GPU, where a full batch costs no more
+    assert pace.steps(8) == 3
+
+
+def test_no_step_beyond_the_first_to_finish(clock):
+    pipeline = SlowPipeline(clock, step=0.001)
+    batch = ContinuousBatch(pipeline, lambda: clock.now)
+    both = rows("a", steps=200) + rows("b", steps=3)
+    batch.turn(both)
+    answers = batch.turn(both)
+    assert list(answers) == ["b"]
+    assert pipeline.requests["a"].step == 3
+
+
+def test_a_crowd_of_newcomers_does_not_stop_those_who_run(clock):
+    pipeline = SlowPipeline(clock, step=0.01, submit=0.1)
+    batch = ContinuousBatch(pipeline, lambda: clock.now)
+    batch.turn(rows("a"))
+    crowd = rows("abcdefgh")
+    began, taken = clock.now, pipeline.requests["a"].step
+    batch.turn(crowd)
+    assert clock.now - began < 2 * TURN_SECONDS + 0.1
+    assert pipeline.requests["a"].step > taken
+    assert 1 < pipeline.live < 8
+    for _ in range(4):
+        batch.turn(crowd)
+    assert pipeline.live == 8
+
+
+def test_faces_that_are_done_together_are_rendered_over_several_calls(clock):
+    pipeline = SlowPipeline(clock, finish=1.0)
+    batch = ContinuousBatch(pipeline, lambda: clock.now)
+    waiting = rows("abcd", steps=1)
+    answered = []
+    while waiting:
+        answers = batch.turn(waiting)
+        assert len(answers) == 1
+        answered += answers
+        waiting = [row for row in waiting if row.id not in answers]
+    assert answered == list("abcd")
+    assert pipeline.calls == [(4, 1)]
