@@ -10,7 +10,7 @@ The activation's gain √2 is part of the weights: a leaky ReLU commutes with po
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import List  # noqa: UP035  (TorchScript reads the annotations of the generator)
+from typing import List, Tuple  # noqa: UP035  (TorchScript reads the annotations of the generator)
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,8 @@ class ModulatedConv(nn.Module):
 
     weight: Tensor
     squares: Tensor
+    noise_weight: Tensor
+    bias: Tensor
     blur: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, upsample: bool = False) -> None:
@@ -115,6 +117,9 @@ class ToImage(nn.Module):
     With three outputs it is cheaper to scale the weights of each item than its features.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.style = nn.Linear(LATENT_DIM, in_channels)
@@ -130,11 +135,23 @@ class ToImage(nn.Module):
 class Block(nn.Module):
     """Twice the size: two modulated convolutions, and what they add to the image."""
 
+    blur: Tensor
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.up = ModulatedConv(in_channels, out_channels, upsample=True)
         self.conv = ModulatedConv(out_channels, out_channels)
         self.to_image = ToImage(out_channels)
+        self.register_buffer("blur", blur_kernel().repeat(3, 1, 1, 1))
+
+    def forward(
+        self, x: Tensor, image: Tensor, w_plus: Tensor, noise_up: Tensor, noise: Tensor
+    ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """x: [N, in_channels, H, W], image: [N, 3, H, W], w_plus: [N, 3, 512], noise maps of 2·H. Both, doubled."""
+        x = self.up(x, w_plus[:, 0], noise_up)
+        x = self.conv(x, w_plus[:, 1], noise)
+        image = F.conv_transpose2d(image, self.blur, stride=2, padding=1, groups=3)
+        return x, image + self.to_image(x, w_plus[:, 2])
 
 
 class StyleGAN2(nn.Module):
@@ -151,7 +168,6 @@ class StyleGAN2(nn.Module):
     optimise_size: int
     sizes: List[int]  # noqa: UP006
     noise_shapes: List[List[int]]  # noqa: UP006
-    blur: Tensor
 
     def __init__(self, config: StyleGAN2Config = StyleGAN2Config()) -> None:
         super().__init__()
@@ -167,7 +183,6 @@ class StyleGAN2(nn.Module):
         self.conv = ModulatedConv(widths[0], widths[0])
         self.to_image = ToImage(widths[0])
         self.blocks = nn.ModuleList(Block(before, after) for before, after in pairwise(widths))
-        self.register_buffer("blur", blur_kernel().repeat(3, 1, 1, 1))
         self.requires_grad_(False)
 
     @torch.jit.export
@@ -185,10 +200,8 @@ class StyleGAN2(nn.Module):
         x = self.conv(self.input, w_plus[:, 0], noise[0])
         image = self.to_image(x, w_plus[:, 1])
         for i, block in enumerate(self.blocks):
-            x = block.up(x, w_plus[:, 2 * i + 1], noise[2 * i + 1])
-            x = block.conv(x, w_plus[:, 2 * i + 2], noise[2 * i + 2])
-            image = F.conv_transpose2d(image, self.blur, stride=2, padding=1, groups=3)
-            image = image + block.to_image(x, w_plus[:, 2 * i + 3])
+            first = 2 * i + 1
+            x, image = block(x, image, w_plus[:, first : first + 3], noise[first], noise[first + 1])
         return image
 
     @torch.jit.export

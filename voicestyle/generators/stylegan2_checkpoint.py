@@ -89,8 +89,8 @@ def infer_config(path: Path, weights: Mapping[str, Tensor]) -> StyleGAN2Config:
         raise CheckpointError(f"{path} must hold the learned input `input.input` [1, C, 4, 4]")
     last = weights[f"to_rgbs.{blocks - 1}.conv.weight"]
     width = last.shape[2] if last.dim() == 5 else 0
-    half = StyleGAN2Config(size, 1, first.shape[1])
-    return half if half.widths[-1] == width else StyleGAN2Config(size, 2, first.shape[1])
+    published = StyleGAN2Config(size, 2, first.shape[1])
+    return published if published.widths[-1] == width else StyleGAN2Config(size, 1, first.shape[1])
 
 
 def published_shapes(config: StyleGAN2Config) -> Shapes:

@@ -1,0 +1,145 @@
+"""The optimisation of the vectors, through the engine that serves requests: alone, and among others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cmpc2 import CMPC
+from voicestyle.engine import Engine, Schedule
+from voicestyle.engine.noise_maps import regularisation
+from voicestyle.images import to_pixels
+
+STEPS = 100  # of the schedule; the vectors hold its first few
+
+
+@pytest.fixture(scope="module")
+def model(reference):
+    model = CMPC()
+    model.load_state_dict(reference.state_dict("cmpc2"))
+    return model.eval().requires_grad_(False)
+
+
+class Optimisation:
+    """One folder's optimisation at one size: what the engine is given."""
+
+    def __init__(self, reference, generator, model, size, dtype):
+        self.reference, self.generator, self.dtype, self.name = reference, generator, dtype, f"optimise_{size}"
+        self.size = size
+        # As published, the voice is embedded, and the latents are mapped, in float64.
+        fbank = torch.from_numpy(reference.array(f"frontend_{reference.meta['waves'][0]}", "fbank"))
+        with torch.no_grad():
+            self.voice = model.double().encode_voice(fbank[None].double())[0]
+        self.face_encoder = model.to(dtype).face_subnet
+        self.noise = [self.draw((1, 1, *shape), f"noise_{i}")[0] for i, shape in enumerate(generator.noise_shapes)]
+        self.latent_noise = self.draw((STEPS, 1, 512), "latent_noise")[:, 0]
+
+    def draw(self, shape, key):
+        return torch.from_numpy(self.reference.normal(shape, key)).to(self.dtype)
+
+    def array(self, key):
+        return self.reference.array(self.name, key)
+
+    def engine(self, capacity):
+        return Engine(
+            self.generator,
+            self.face_encoder,
+            latent_std=float(self.array("latent_std")),
+            embedding_dim=512,
+            capacity=capacity,
+            max_steps=STEPS,
+            image_size=min(256, self.size),
+            dtype=self.dtype,
+        )
+
+    def add(self, engine):
+        first = torch.from_numpy(self.array("initial"))[0]
+        engine.add("it", self.voice, first, seed=0, steps=STEPS, noise=self.noise, latent_noise=self.latent_noise)
+
+    def add_neighbour(self, engine, number):
+        first = self.draw((4, 512), f"neighbour_{number}").mean(dim=0)
+        engine.add(number, self.draw((512,), f"voice_{number}"), first, seed=number, steps=20 + number)
+
+
+@pytest.fixture(scope="module")
+def optimisation_of(reference, generator_of, model):
+    return lambda size, dtype: Optimisation(reference, generator_of(size, dtype), model, size, dtype)
+
+
+def follow(it, engine, steps):
+    """Step by step against the vectors; README's tolerances."""
+    exact = it.dtype == torch.float64
+    for i in range(steps):
+        engine.step()
+        outcome = engine.outcome("it")
+        distance = 1 - float(outcome.similarity[i])
+        assert distance == pytest.approx(float(it.array("similarity")[i]), abs=1e-6 if exact else 1e-4)
+        error = (outcome.latent.double() - torch.from_numpy(it.array("latent")[i])).abs()
+        assert error.max() < (1e-4 if exact else 5e-3)
+        assert error.mean() < 1e-4
+    if steps < len(it.array("latent")):
+        return
+    last = torch.from_numpy(it.array("noise_last"))[0]
+    index = max(i for i, shape in enumerate(it.generator.noise_shapes) if shape == list(last.shape[1:]))
+    assert (outcome.noise[index][0].double() - last).abs().mean() < (1e-4 if exact else 1e-2)
+    with torch.no_grad():
+        pixels = to_pixels(it.generator.render(outcome.latent, outcome.noise, it.size)[0])
+    difference = np.abs(pixels.astype(int) - it.array("image_u8")[0])
+    assert difference.mean() < (0.01 if exact else 1)
+
+
+def test_starts_as_published(reference, optimisation_of):
+    size = reference.meta["optimise_sizes"][0]
+    it = optimisation_of(size, torch.float64)
+    with torch.no_grad():
+        bank, mean = (it.generator.map(it.draw((n, 512), key)) for n, key in ((8, "bank"), (10_000, "mean_latent")))
+    np.testing.assert_allclose(bank.mean(dim=0, keepdim=True), it.array("initial"), rtol=0, atol=1e-10)
+    std = (mean - mean.mean(dim=0)).square().sum().div(10_000).sqrt()
+    assert float(std) == pytest.approx(float(it.array("latent_std")), rel=1e-10)
+
+    count = len(it.array("lr"))
+    t = torch.arange(count, dtype=torch.float64) / STEPS
+    strength = Schedule().noise_strength(t, float(std))
+    np.testing.assert_allclose(Schedule().learning_rate(t), it.array("lr"), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(strength, it.array("strength"), rtol=1e-9)
+    # The term that the engine leaves out, since its gradient is zero.
+    squares = it.latent_noise[:count].square().sum(dim=1) * strength.square()
+    np.testing.assert_allclose(squares, it.array("latent_reg"), rtol=1e-7)
+    noise = regularisation([level[None] for level in it.noise])
+    assert float(noise) == pytest.approx(float(it.array("noise")[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_alone(optimisation_of, optimise_size, dtype, slowly):
+    it = optimisation_of(optimise_size, dtype)
+    engine = it.engine(capacity=1)
+    it.add(engine)
+    follow(it, engine, slowly(it))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_among_others(optimisation_of, optimise_size, dtype, slowly):
+    it = optimisation_of(optimise_size, dtype)
+    engine = it.engine(capacity=4)
+    it.add_neighbour(engine, 1)
+    engine.step(2)
+    it.add_neighbour(engine, 2)
+    it.add(engine)
+    it.add_neighbour(engine, 3)
+    follow(it, engine, slowly(it, among=4))
+
+
+@pytest.fixture
+def slowly(request):
+    """`slowly(it, among=…)`: how many steps to follow. Without --slow: few where a step takes seconds."""
+
+    def steps(it, among=1):
+        known = len(it.array("latent"))
+        if request.config.getoption("--slow"):
+            return known
+        if it.size > 64:
+            pytest.skip("takes minutes; run with --slow")
+        return known if among == 1 else 3
+
+    return steps
