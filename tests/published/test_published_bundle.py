@@ -22,6 +22,10 @@ from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
 from voicestyle.published import PublishedOptions, build_published_bundle, read_latents
 
+# Not the published networks, but the second has embeddings of the published length.
+SMALL = cmpc2.ResNetConfig(widths=(4, 4, 8, 8), depths=(1, 1, 1, 1), embedding_dim=8)
+WIDE = cmpc2.ResNetConfig(widths=(4, 4, 8, 512), depths=(1, 1, 1, 1))
+
 
 @pytest.fixture
 def options(small_encoder):
@@ -170,7 +174,7 @@ FAULTS = [
     ("name", "spoil", "message"), [fault[1:] for fault in FAULTS], ids=[f"{f[0]}-{f[1]}" for f in FAULTS]
 )
 def test_a_file_that_is_not_what_it_should_be_is_one_line_and_exit_code_2(stand_in, tmp_path, name, spoil, message):
-    files = stand_in(encoder=cmpc2.ResNetConfig((4, 4, 8, 512), (1, 1, 1, 1)))
+    files = stand_in(encoder=WIDE)
     spoil(getattr(files, name))
     arguments = [f"--{field.name}={getattr(files, field.name)}" for field in fields(files)]
     output = tmp_path / "bundles" / "new"
@@ -189,13 +193,13 @@ def test_a_file_that_is_not_what_it_should_be_is_one_line_and_exit_code_2(stand_
     [
         (["--level=7"], {}, r"cluster must be one of [6, 10, 14]"),
         (["--level=6"], {}, "the generator must make the 256 pixels that the face encoder sees"),
-        (["--level=6", "--encoder-size=64"], {"encoder": cmpc2.ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8)}, "a centroid must have the 512 components"),
+        (["--level=6", "--encoder-size=64"], {"encoder": SMALL}, "a centroid must have the 512 components"),
         (["--level=6", "--encoder-size=9"], {}, "encoder_size must be at least 32 pixels, got 9"),
         (["--level=6", "--encoder-size=64"], {}, "must hold exactly the weights of both encoders"),
     ],
 )  # fmt: skip
 def test_sizes_that_do_not_fit_are_named_before_anything_is_written(stand_in, tmp_path, arguments, changes, message):
-    files = stand_in(**{"encoder": cmpc2.ResNetConfig((4, 4, 8, 512), (1, 1, 1, 1)), **changes})
+    files = stand_in(**{"encoder": WIDE, **changes})
     given = [f"--{field.name}={getattr(files, field.name)}" for field in fields(files)]
     output = tmp_path / "bundles" / "new"
     result = CliRunner().invoke(main, ["bundle", "published", *given, *arguments, "-o", str(output)])
