@@ -5,6 +5,7 @@ Java is run directly: TorchServe's launcher leaves it behind when it is signalle
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
@@ -30,6 +31,8 @@ LOG_CONFIG: Final = ROOT / "log4j2.xml"
 START_SECONDS: Final = 300.0
 STOP_SECONDS: Final = 20.0
 LOG_LINES: Final = 25  # of the server's log in an error
+PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+LIBC: Final = ctypes.CDLL(None)
 
 
 class TorchServe:
@@ -38,7 +41,8 @@ class TorchServe:
     archive: a .mar, served under its name without the ending. ports: free ones unless given. console: let the
     server write to this process's output instead of keeping its log in `log`.
 
-    Entering raises ServerError if the model is not ready after `start_seconds`, or the server gave up before.
+    Entering raises ServerError if the model is not ready after `start_seconds`, or the server gave up before. On
+    Linux the server ends with the thread that entered, even one that is killed.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class TorchServe:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
 
     def _overrides(self) -> dict[str, str]:
@@ -187,6 +192,12 @@ def read_properties(path: Path) -> dict[str, str]:
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end java when this process is gone, were it killed. Runs in the child, between fork and exec."""
+    if sys.platform == "linux":
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _java() -> str:

@@ -26,7 +26,7 @@ from voicestyle.training.clusters import spherical_kmeans
 from voicestyle.training.faces import FaceCache, compiled, pooled
 from voicestyle.training.labels import SEXES, label_faces
 from voicestyle.training.options import FaceOptions, TrainOptions
-from voicestyle.training.pairing import pair_by_sex, skin_luminance, without_direction
+from voicestyle.training.pairing import pair_by_sex, predicting_directions, skin_colour, without_directions
 from voicestyle.training.trainer import Trainer
 from voicestyle.training.voices import Speaker, hold_out, read_speakers, served_log_mel, training_log_mels
 
@@ -60,7 +60,12 @@ class DemoTraining:
         generator = from_wheel(self.wheel)
         images, rows, sex = self._faces(generator, progress)
         mels = training_log_mels(self.voices, training, self.work / "log_mels.npz", progress("reading voices"))
-        identities = self._identities(generator, images, rows, sex, training)
+        with torch.inference_mode():
+            latents = generator.map(face_z(rows.tolist()))
+        skin = predicting_directions(latents, torch.from_numpy(skin_colour(images[rows])))
+        looks = without_directions(latents, skin)
+        count, seed = self.train_options.faces_per_identity, self.train_options.seed
+        identities = pair_by_sex(_sex_of(training), sex, looks, count, seed=seed)
         small = pooled(images, rows, self.face_options.image_size)
         data = TrainingSet(mels, _sex_of(training), small, sex, identities)
 
@@ -78,7 +83,7 @@ class DemoTraining:
             report(f"epoch {epoch}: " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
 
         trainer.run(after_epoch, checkpoint)
-        return self._finish(rounded_to_float16(model), data.images, rows, sex, held_out)
+        return self._finish(rounded_to_float16(model), small, rows, sex, skin, held_out)
 
     def _faces(
         self, generator: MobileStyleGAN, progress: Progress
@@ -94,26 +99,13 @@ class DemoTraining:
         rows = labels.adults(options)
         return images, rows, torch.from_numpy(labels.sex[rows].astype(np.int64))
 
-    def _identities(
-        self,
-        generator: MobileStyleGAN,
-        images: NDArray[np.uint8],
-        rows: NDArray[np.int64],
-        sex: Tensor,
-        training: list[Speaker],
-    ) -> Tensor:
-        with torch.inference_mode():
-            latents = generator.map(face_z(rows.tolist()))
-        looks = without_direction(latents, torch.from_numpy(skin_luminance(images[rows])))
-        options = self.train_options
-        return pair_by_sex(_sex_of(training), sex, looks, options.faces_per_identity, seed=options.seed)
-
     def _finish(
         self,
         model: CMPC,
         images: NDArray[np.uint8],
         rows: NDArray[np.int64],
         sex: Tensor,
+        skin: Tensor,
         held_out: list[Speaker],
     ) -> dict[str, Any]:
         faces = embed_faces(model, images)
@@ -128,6 +120,8 @@ class DemoTraining:
             "centroids": clusters.centroids.numpy(),
             "face_embeddings": faces.half().numpy(),
             "truncation": np.float32(self.face_options.truncation),
+            # What the optimisation should leave alone: a voice cannot know the colour of skin.
+            "held_directions": skin.numpy(),
         }
         card = {
             "image_size": self.face_options.image_size,

@@ -18,7 +18,7 @@ class FaceOptions:
     draws: int = 4800
     image_size: int = 128
     truncation: float = 1.0
-    least_sex_confidence: int = 95
+    least_sex_confidence: int = 90
     least_age: int = 26
     least_faces_per_sex: int = 1000
 
