@@ -140,7 +140,7 @@ def test_better_choices_embed_the_face_of_every_latent(stand_in, options, small_
     weights = bank.weights(rows, voice)
     faces = bank.embeddings[rows].astype(float)
     cosines = faces @ voice / np.linalg.norm(faces, axis=1) / np.linalg.norm(voice)
-    plain = np.exp(cosines / 0.05) / np.exp(cosines / 0.05).sum()
+    plain = np.exp(cosines / 0.01) / np.exp(cosines / 0.01).sum()
     np.testing.assert_allclose(weights, plain, rtol=1e-4)
     expected = sum(weight * bank.latents[row] for weight, row in zip(plain, rows, strict=True))
     np.testing.assert_allclose(bank.mean(rows, weights), expected, rtol=1e-4, atol=1e-5)
