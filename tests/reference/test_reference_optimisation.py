@@ -186,7 +186,7 @@ def test_from_published_files_by_command_line(reference, optimisation_of, tmp_pa
         main, ["bundle", "published", *arguments, f"--encoder-size={encoder_size}", "-o", str(folder)]
     )
     assert built.exit_code == 0, built.output
-    assert "993 that have no video in the memory are kept" in built.output
+    assert "994 that have no video in the memory are kept" in built.output
 
     bundle = Bundle.load(folder)
     fbank = torch.from_numpy(reference.array(f"frontend_{reference.meta['waves'][0]}", "fbank"))

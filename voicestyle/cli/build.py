@@ -6,6 +6,7 @@ import click
 from tqdm import tqdm
 
 from voicestyle.archive import build_archive
+from voicestyle.cli.devices import usable_device
 from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 from voicestyle.manifest import INSTANCE_CHOICES
 from voicestyle.published import PublishedFiles, PublishedOptions, build_published_bundle
@@ -72,7 +73,7 @@ def published(
     All files are read and held against each other first; where one does not fit, nothing is written.
     """
     files = PublishedFiles(cmpc, memory, csv, stylegan, latents)
-    options = PublishedOptions(level, encoder_size, instances, device)
+    options = PublishedOptions(level, encoder_size, instances, usable_device(device))
     built = build_published_bundle(output, files, options, lambda batches: tqdm(batches, "faces", unit="batch"))
     manifest = built.manifest
     click.echo(f"{output}: {manifest.name}@{manifest.version}\n{built}\n{manifest.card}\n{manifest.licence}")
