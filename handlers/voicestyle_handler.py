@@ -5,7 +5,10 @@ answer's status and headers travel with its first chunk, but a face's similarity
 a step may still fail: so an unfinished request gets no chunk at all. It is left out of the reply by deleting
 its entry of `context.request_ids`, from which TorchServe 0.12 encodes the reply. TorchServe then keeps the
 request and hands it over again, body included, in the next call; what it gets in the end is one plain
-response with its own status, headers and length.
+response with its own status, headers and length. The same holds over gRPC.
+
+The price: TorchServe looks whether a client is still there only after a chunk, so the face of one that hung up
+is finished and thrown away.
 """
 
 from __future__ import annotations

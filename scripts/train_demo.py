@@ -53,7 +53,7 @@ def main(voices: Path, wheel: Path | None, work: Path, assets: Path, epochs: int
             work=work,
             wheel=wheel or demo_bundle.fetch_wheel(WHEELS),
             assets=assets,
-            face_options=replace(FaceOptions(), draws=faces),
+            face_options=replace(FaceOptions(), draws=faces, training_draws=min(faces, FaceOptions().training_draws)),
             train_options=replace(TrainOptions(), epochs=epochs, seed=seed),
         )
         with logging_redirect_tqdm():

@@ -91,6 +91,7 @@ def tiny_parts():
         nearest=3,
         instances=8,
         instance_choice="first",
+        learning_rate=0.01,
         default_steps=6,
         default_seed=0,
         default_size=64,

@@ -40,7 +40,8 @@ class Manifest:
     sizes those that the generator renders. `nearest` prototypes are looked up per voice, and the first latent
     is the mean of `instances` latents that belong to them: the first ones, as published, or the nearest to the
     voice, for which the bundle holds face embeddings, weighted by their nearness or not. empty_prototypes have no
-    latent: published memories know such. files maps each file to its sha256.
+    latent: published memories know such. learning_rate is the base rate of the optimisation, 0.01 as published.
+    files maps each file to its sha256.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Manifest:
     nearest: int
     instances: int
     instance_choice: str
+    learning_rate: float
     default_steps: int
     default_seed: int
     default_size: int

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
-from voicestyle.engine import Engine, Generator, Progress
+from voicestyle.engine import Engine, Generator, Progress, Schedule
 from voicestyle.images import encode_png, to_pixels
 from voicestyle.manifest import Manifest
 from voicestyle.options import Options, Settings
@@ -81,6 +81,7 @@ class Pipeline:
             max_steps=bundle.manifest.limits.steps,
             image_size=bundle.manifest.image_size,
             encoder_size=bundle.manifest.encoder_size,
+            schedule=Schedule(base_lr=bundle.manifest.learning_rate),
             device=device,
         )
         self._requests: dict[str, _Request] = {}

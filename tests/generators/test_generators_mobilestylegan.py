@@ -13,7 +13,7 @@ from torch import Tensor
 
 from voicestyle.generators import MobileStyleGAN, MobileStyleGANConfig
 
-TINY = MobileStyleGANConfig(base_width=16, widths=(16, 16, 8, 8), head_blocks=2)
+TINY = MobileStyleGANConfig(base_width=16, widths=(16, 16, 8, 8), head_blocks=2, head_widths=(8, 4))
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,7 @@ def test_the_published_size_by_default() -> None:
     [
         ({"head_blocks": 7}, r"head_blocks must be in 1 … 6, got 7"),
         ({"head_blocks": 0}, r"head_blocks must be in 1 … 6, got 0"),
+        ({"head_widths": (8, 0)}, r"head_widths must be positive, got \(8, 0\)"),
         ({"base_width": 6}, "multiple of 4, got 6"),
         ({"widths": (8, 0)}, "head_blocks must be in 1 … 1, got 5"),
         ({"widths": (8, 0), "head_blocks": 1}, "multiple of 4, got 0"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from voicestyle.training.clusters import cluster_purity, spherical_kmeans
+from voicestyle.training.clusters import cluster_purity, kmeans_within, spherical_kmeans
 
 
 def three_bundles() -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,6 +26,17 @@ def test_the_seed_alone_decides():
     once, again = (spherical_kmeans(points, 7, seed=3) for _ in range(2))
     assert torch.equal(once.assignments, again.assignments)
     assert torch.equal(once.centroids, again.centroids)
+
+
+def test_clusters_within_labels_are_pure():
+    points, _ = three_bundles()
+    labels = torch.arange(60) % 2
+    clusters = kmeans_within(points, labels, 5, seed=0)
+    assert cluster_purity(clusters.assignments, labels).tolist() == [1.0] * 5
+    assert sorted(labels[clusters.assignments == k][0].item() for k in range(5)) == [0, 0, 0, 1, 1]
+    alone = spherical_kmeans(points[labels == 1], 2, seed=0)
+    assert torch.equal(clusters.centroids[3:], alone.centroids)
+    assert torch.equal(clusters.assignments[labels == 1], alone.assignments + 3)
 
 
 def test_no_cluster_is_empty_even_where_points_repeat():

@@ -30,10 +30,13 @@ class MobileStyleGANConfig:
     base_width: int = 512  # channels of the learned input, 4 pixels
     widths: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64)  # channels after each block: 8 … 512 pixels
     head_blocks: int = 5  # the head reads the features after so many of them: 128 pixels
+    head_widths: tuple[int, int] = (128, 64)  # channels of its hidden layers
 
     def __post_init__(self) -> None:
         if not 1 <= self.head_blocks < len(self.widths):
             raise ValueError(f"head_blocks must be in 1 … {len(self.widths) - 1}, got {self.head_blocks}")
+        if min(self.head_widths) < 1:
+            raise ValueError(f"head_widths must be positive, got {self.head_widths}")
         for width in (self.base_width, *self.widths):
             if width < 4 or width % 4:
                 raise ValueError(f"every width must be a positive multiple of 4, got {width}")
@@ -127,6 +130,36 @@ class ToImage(nn.Module):
         return inverse_haar(self.conv(x * self.style(w)[:, :, None, None]))
 
 
+class ImageHead(nn.Module):
+    """Features to an image of twice their size, in place of the blocks that are left out.
+
+    Two hidden layers of the network's own kind at the features' size, beside a linear path; what they lack in
+    width they make up for by being fitted to the image (`voicestyle.training.head`).
+    """
+
+    def __init__(self, in_channels: int, widths: tuple[int, int]) -> None:
+        super().__init__()
+        first, second = widths
+        self.style1 = nn.Linear(LATENT_DIM, in_channels)
+        self.depthwise1 = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+        self.direct = nn.Conv2d(in_channels, 12, 1)
+        self.pointwise1 = nn.Conv2d(in_channels, first, 1)
+        self.style2 = nn.Linear(LATENT_DIM, first)
+        self.depthwise2 = nn.Conv2d(first, first, 3, padding=1, groups=first, bias=False)
+        self.pointwise2 = nn.Conv2d(first, second, 1)
+        self.style3 = nn.Linear(LATENT_DIM, second)
+        self.out = nn.Conv2d(second, 12, 1)
+        self.activation = nn.LeakyReLU(SLOPE)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [N, C, H, W]. Returns [N, 3, 2·H, 2·W]."""
+        x = self.depthwise1(x * self.style1(w)[:, :, None, None])
+        hidden = self.activation(self.pointwise1(x))
+        hidden = self.depthwise2(hidden * self.style2(w)[:, :, None, None])
+        hidden = self.activation(self.pointwise2(hidden))
+        return inverse_haar(self.direct(x) + self.out(hidden * self.style3(w)[:, :, None, None]))
+
+
 class MobileStyleGAN(nn.Module):
     """The generator of the demo bundle, in the form that every generator of this package has.
 
@@ -155,7 +188,7 @@ class MobileStyleGAN(nn.Module):
         self.blocks = nn.ModuleList(blocks[: config.head_blocks])
         self.render_blocks = nn.ModuleList(blocks[config.head_blocks :])
         self.to_image = ToImage(config.widths[-1])
-        self.head = ToImage(config.widths[config.head_blocks - 1])
+        self.head = ImageHead(config.widths[config.head_blocks - 1], config.head_widths)
         self.requires_grad_(False)
 
     @torch.jit.export

@@ -25,6 +25,7 @@ NAME = "published"
 OPTIMISE_SIZE = 256  # the published loop pools larger images to it
 NEAREST_PROTOTYPES = 3
 INSTANCES = 8
+LEARNING_RATE = 0.01
 STEPS = 100
 EMBED_BATCH = 8
 EMBED_SEED = 0  # of the noise maps, the same for all images
@@ -134,6 +135,7 @@ def build_published_bundle(
         nearest=NEAREST_PROTOTYPES,
         instances=INSTANCES,
         instance_choice=options.instance_choice,
+        learning_rate=LEARNING_RATE,
         default_steps=STEPS,
         default_seed=0,
         default_size=contents.config.size,

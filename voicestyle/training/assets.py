@@ -83,7 +83,7 @@ def write_assets(
     folder: Path,
     model: CMPC,
     configs: dict[str, ResNetConfig],
-    bank: Mapping[str, NDArray[Any] | np.generic],
+    bank: Mapping[str, NDArray[Any]],
     card: dict[str, Any],
 ) -> None:
     """Write encoders.npz, encoders.json and faces.npz; nothing in them is a pickle."""

@@ -37,6 +37,23 @@ def spherical_kmeans(points: Tensor, count: int, *, seed: int, iterations: int =
     return Clusters(centroids, assignments)
 
 
+def kmeans_within(points: Tensor, labels: Tensor, count: int, *, seed: int) -> Clusters:
+    """`spherical_kmeans` of each label's points [N, E] on its own, `count` centroids shared out evenly.
+
+    labels: int64 [N], 0 … L − 1; the centroids of label 0 come first. Every cluster is pure.
+    """
+    kinds = int(labels.max()) + 1
+    parts: list[Tensor] = []
+    assignments = torch.empty_like(labels)
+    for label in range(kinds):
+        rows = (labels == label).nonzero().flatten()
+        share = count // kinds + (label < count % kinds)
+        clusters = spherical_kmeans(points[rows], share, seed=seed)
+        assignments[rows] = clusters.assignments + sum(len(part) for part in parts)
+        parts.append(clusters.centroids)
+    return Clusters(torch.cat(parts), assignments)
+
+
 def cluster_purity(assignments: Tensor, labels: Tensor) -> Tensor:
     """Share of each cluster's most frequent label: float32 [K] for int64 assignments [N], labels [N]."""
     table = torch.zeros(int(assignments.max()) + 1, int(labels.max()) + 1)

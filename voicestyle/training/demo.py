@@ -22,11 +22,11 @@ from voicestyle.training.assets import (
     write_assets,
 )
 from voicestyle.training.batches import BatchMaker, TrainingSet
-from voicestyle.training.clusters import spherical_kmeans
+from voicestyle.training.clusters import kmeans_within
 from voicestyle.training.faces import FaceCache, compiled, pooled
-from voicestyle.training.labels import SEXES, label_faces
+from voicestyle.training.labels import SEXES, FaceLabels, label_faces
 from voicestyle.training.options import FaceOptions, TrainOptions
-from voicestyle.training.pairing import pair_by_sex, predicting_directions, skin_colour, without_directions
+from voicestyle.training.pairing import pair_by_sex, skin_luminance, without_direction
 from voicestyle.training.trainer import Trainer
 from voicestyle.training.voices import Speaker, hold_out, read_speakers, served_log_mel, training_log_mels
 
@@ -58,14 +58,10 @@ class DemoTraining:
         training, held_out = hold_out(read_speakers(self.voices), self.held_out_per_sex)
         self.work.mkdir(parents=True, exist_ok=True)
         generator = from_wheel(self.wheel)
-        images, rows, sex = self._faces(generator, progress)
+        images, labels = self._faces(generator, progress)
+        rows, sex = self._adults(labels, self.face_options.training_draws)
         mels = training_log_mels(self.voices, training, self.work / "log_mels.npz", progress("reading voices"))
-        with torch.inference_mode():
-            latents = generator.map(face_z(rows.tolist()))
-        skin = predicting_directions(latents, torch.from_numpy(skin_colour(images[rows])))
-        looks = without_directions(latents, skin)
-        count, seed = self.train_options.faces_per_identity, self.train_options.seed
-        identities = pair_by_sex(_sex_of(training), sex, looks, count, seed=seed)
+        identities = self._identities(generator, images, rows, sex, training)
         small = pooled(images, rows, self.face_options.image_size)
         data = TrainingSet(mels, _sex_of(training), small, sex, identities)
 
@@ -83,49 +79,59 @@ class DemoTraining:
             report(f"epoch {epoch}: " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
 
         trainer.run(after_epoch, checkpoint)
-        return self._finish(rounded_to_float16(model), small, rows, sex, skin, held_out)
+        return self._finish(rounded_to_float16(model), images, labels, held_out)
 
-    def _faces(
-        self, generator: MobileStyleGAN, progress: Progress
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], Tensor]:
-        """The cache's images, the rows of those kept (which are their seeds), and the sex int64 of each of these."""
+    def _faces(self, generator: MobileStyleGAN, progress: Progress) -> tuple[NDArray[np.uint8], FaceLabels]:
+        """All faces drawn, uint8 [draws, H, W, 3], and their labels."""
         options = self.face_options
         head = hashlib.sha256(DEFAULT_HEAD.read_bytes()).hexdigest()
         cache = FaceCache(self.work, generator.optimise_size, f"wheel {WHEEL_SHA256[:16]}, head {head[:16]}")
         if cache.done < options.draws:
             cache.draw(compiled(generator), options.draws, progress("drawing faces"))
         images = cache.images[: options.draws]
-        labels = label_faces(images, self.work / "labels.npz", progress("labelling faces"))
-        rows = labels.adults(options)
-        return images, rows, torch.from_numpy(labels.sex[rows].astype(np.int64))
+        return images, label_faces(images, self.work / "labels.npz", progress("labelling faces"))
+
+    def _adults(self, labels: FaceLabels, draws: int) -> tuple[NDArray[np.int64], Tensor]:
+        """Rows (which are seeds) of the confident adults among the first `draws`, and their sex, int64 [n] both."""
+        rows = labels.adults(self.face_options, draws)
+        return rows, torch.from_numpy(labels.sex[rows].astype(np.int64))
+
+    def _identities(
+        self,
+        generator: MobileStyleGAN,
+        images: NDArray[np.uint8],
+        rows: NDArray[np.int64],
+        sex: Tensor,
+        training: list[Speaker],
+    ) -> Tensor:
+        with torch.inference_mode():
+            latents = generator.map(face_z(rows.tolist()))
+        looks = without_direction(latents, torch.from_numpy(skin_luminance(images[rows])))
+        options = self.train_options
+        return pair_by_sex(_sex_of(training), sex, looks, options.faces_per_identity, seed=options.seed)
 
     def _finish(
         self,
         model: CMPC,
         images: NDArray[np.uint8],
-        rows: NDArray[np.int64],
-        sex: Tensor,
-        skin: Tensor,
+        labels: FaceLabels,
         held_out: list[Speaker],
     ) -> dict[str, Any]:
-        faces = embed_faces(model, images)
+        rows, sex = self._adults(labels, self.face_options.draws)
+        faces = embed_faces(model, pooled(images, rows, self.face_options.image_size))
         kept = on_the_right_side(faces, sex)
         faces, sex, rows = faces[kept], sex[kept], rows[kept.numpy()]
-        clusters = spherical_kmeans(faces, self.prototypes, seed=self.train_options.seed)
+        clusters = kmeans_within(faces, sex, self.prototypes, seed=self.train_options.seed)
         mels = [served_log_mel(self.voices / speaker.file) for speaker in held_out]
-        measured = measure(embed_voices(model, mels), _sex_of(held_out), faces, sex, clusters)
-        bank: dict[str, NDArray[Any] | np.generic] = {
+        measured = {"faces": len(rows)} | measure(embed_voices(model, mels), _sex_of(held_out), faces, sex, clusters)
+        bank: dict[str, NDArray[Any]] = {
             "seeds": rows.astype(np.uint32),
             "assignments": clusters.assignments.numpy().astype(np.int32),
             "centroids": clusters.centroids.numpy(),
             "face_embeddings": faces.half().numpy(),
-            "truncation": np.float32(self.face_options.truncation),
-            # What the optimisation should leave alone: a voice cannot know the colour of skin.
-            "held_directions": skin.numpy(),
         }
         card = {
             "image_size": self.face_options.image_size,
-            "truncation": self.face_options.truncation,
             "held_out": [asdict(speaker) for speaker in held_out],
             "training": asdict(self.train_options) | {"faces": asdict(self.face_options)},
             "measured": measured,

@@ -38,18 +38,18 @@ class FaceLabels:
     confidence: NDArray[np.int16]
     age: NDArray[np.int16]
 
-    def adults(self, options: FaceOptions) -> NDArray[np.int64]:
-        """Indices, ascending, of the confident adults: as many women as men, those of the lowest seeds.
+    def adults(self, options: FaceOptions, draws: int) -> NDArray[np.int64]:
+        """Indices, ascending, of the confident adults among the first `draws`: as many women as men, lowest first.
 
         Raises TrainingDataError when fewer than `least_faces_per_sex` of a sex remain.
         """
         sure = (self.confidence >= options.least_sex_confidence) & (self.age >= options.least_age)
-        women, men = (np.flatnonzero(sure & (self.sex == sex)) for sex in (FEMALE, MALE))
+        women, men = (np.flatnonzero((sure & (self.sex == sex))[:draws]) for sex in (FEMALE, MALE))
         count = min(len(women), len(men))
         if count < options.least_faces_per_sex:
             raise TrainingDataError(
                 f"at least {options.least_faces_per_sex} faces of either sex must remain, got {len(women)} women "
-                f"and {len(men)} men of {len(self.sex)} faces: draw more"
+                f"and {len(men)} men of {draws} faces: draw more"
             )
         return np.sort(np.concatenate([women[:count], men[:count]]))
 

@@ -7,33 +7,31 @@ from dataclasses import dataclass
 class FaceOptions:
     """Which generated faces are drawn and kept.
 
-    draws: faces drawn, with the seeds 0 … draws − 1.
+    draws: faces drawn for the bank, with the seeds 0 … draws − 1.
+    training_draws: the first so many of them are trained on; the encoder meets the others only in the bank.
     image_size: edge in pixels of the images that the face encoder sees.
-    truncation: psi of w = mean + psi · (map(z) − mean); 1.0 takes map(z) as it is and needs no mean.
     least_sex_confidence: percent, as given by the label model.
     least_age: years, as given by the label model; its error is some years, hence the margin above 18.
     least_faces_per_sex: fewer than that after the selection is an error.
     """
 
     draws: int = 4800
+    training_draws: int = 4000
     image_size: int = 128
-    truncation: float = 1.0
-    least_sex_confidence: int = 90
+    least_sex_confidence: int = 95
     least_age: int = 26
-    least_faces_per_sex: int = 1000
+    least_faces_per_sex: int = 900
 
     def __post_init__(self) -> None:
-        if self.draws < 2 or self.least_faces_per_sex < 1:
+        if not 2 <= self.training_draws <= self.draws or self.least_faces_per_sex < 1:
             raise ValueError(
-                f"draws must be at least 2 and least_faces_per_sex at least 1, "
-                f"received {self.draws} and {self.least_faces_per_sex}"
+                "training_draws must lie in 2 … draws and least_faces_per_sex be at least 1, "
+                f"received {self.training_draws} of {self.draws} and {self.least_faces_per_sex}"
             )
         if self.image_size < 32 or 256 % self.image_size:
             raise ValueError(
                 f"image_size must divide the generator's 256 pixels and be at least 32, received {self.image_size}"
             )
-        if self.truncation != 1.0:
-            raise ValueError(f"truncation must be 1.0 (latents are map(z) as it is), received {self.truncation}")
 
 
 @dataclass(frozen=True)

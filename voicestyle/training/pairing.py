@@ -1,4 +1,4 @@
-"""Which faces a training voice is tied to: a pseudo-identity of its sex, blind to skin colour.
+"""Which faces a training voice is tied to: a pseudo-identity of its sex, blind to skin luminance.
 
 No recording has a face here. Every speaker gets a small set of look-alike generated faces of the same sex,
 so that the encoders learn to keep voices apart and faces apart. Beyond sex the choice is arbitrary.
@@ -17,26 +17,22 @@ _SKIN_ROWS = (0.50, 0.66)
 _SKIN_COLUMNS = (0.33, 0.67)
 
 
-def skin_colour(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean red, green and blue (0 … 255) of the middle of each face: [N, H, W, 3] to [N, 3]."""
+def skin_luminance(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean luma (Rec. 601, 0 … 255) of the middle of each face: [N, H, W, 3] to [N]."""
     size = images.shape[1]
     rows = slice(int(_SKIN_ROWS[0] * size), int(_SKIN_ROWS[1] * size))
     columns = slice(int(_SKIN_COLUMNS[0] * size), int(_SKIN_COLUMNS[1] * size))
-    return np.array([image[rows, columns].mean((0, 1)) for image in images], np.float32)
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    return np.array([(image[rows, columns] @ weights).mean() for image in images], np.float32)
 
 
-def predicting_directions(points: Tensor, values: Tensor, ridge: float = 0.02) -> Tensor:
-    """Orthonormal rows [V, D] that span the directions of points [N, D] which best predict values [N, V] linearly."""
-    points, values = points - points.mean(0), (values - values.mean(0)).to(points)
-    gram = points.T @ points
-    gram = gram + ridge * gram.trace() / len(gram) * torch.eye(len(gram), dtype=points.dtype)
-    return torch.linalg.qr(torch.linalg.solve(gram, points.T @ values))[0].T
-
-
-def without_directions(points: Tensor, directions: Tensor) -> Tensor:
-    """Points [N, D], centred, without their part along orthonormal rows [V, D]."""
-    centred = points - points.mean(0)
-    return centred - centred @ directions.T @ directions
+def without_direction(points: Tensor, values: Tensor, ridge: float = 0.1) -> Tensor:
+    """Points [N, D], standardised, without the direction that best predicts values [N] linearly."""
+    points = (points - points.mean(0)) / (points.std(0) + 1e-6)
+    target = (values - values.mean()).to(points)
+    gram = points.T @ points + ridge * len(points) * torch.eye(points.shape[1], dtype=points.dtype)
+    direction = F.normalize(torch.linalg.solve(gram, points.T @ target), dim=0)
+    return points - (points @ direction)[:, None] * direction
 
 
 def pair_by_sex(speaker_sex: Tensor, face_sex: Tensor, looks: Tensor, faces_per_identity: int, *, seed: int) -> Tensor:
