@@ -2,7 +2,7 @@
 
     python scripts/fit_head.py --work FOLDER [--wheel FILE] [--head FILE] [--faces N] [--epochs N]
 
-The work folder takes about 1.3 MB a face and a checkpoint; started again with the same folder it goes on.
+The work folder takes about 2 MB a face and a checkpoint; started again with the same folder it goes on.
 With --measure it only measures the head that is there, on 64 held-out faces.
 """
 

@@ -23,8 +23,8 @@ Progress = Callable[[range], Iterable[int]]
 class PatchOptions:
     """Which patches are drawn; `size` is in pixels of the features, half of those of the image."""
 
-    faces: int = 1024
-    per_face: int = 6
+    faces: int = 512
+    per_face: int = 10
     size: int = 20
     seed: int = 0
 
