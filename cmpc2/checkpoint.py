@@ -32,9 +32,10 @@ def load(path: str | Path, voice: ResNetConfig | None = None, face: ResNetConfig
     Raises `CheckpointError` that names what is missing, left over or of another shape, also for a file that
     torch cannot read with `weights_only=True`; `OSError` for a path that cannot be opened.
     """
-    weights = _without_heads(path, _state_dict(path))
+    weights = _without_heads(path, read_state_dict(path, "model"))
     model = CMPC(voice, face)
-    _check(path, weights, model.state_dict())
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    check_weights(path, weights, shapes, "must hold exactly the weights of both encoders")
     model.load_state_dict(weights)
     return model.eval()
 
@@ -56,11 +57,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return cast(dict[str, Any], content)
 
 
-def _state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path, name: str) -> dict[str, Tensor]:
+    """Reads the weights in `{name: state_dict, …}`, without the `module.` of a model trained on several GPUs.
+
+    Raises `CheckpointError` for any other content, `OSError` for a path that cannot be opened.
+    """
     content = read_checkpoint(path)
-    if not isinstance(content.get("model"), Mapping):
-        raise CheckpointError(f'{path} must be {{"model": state_dict, …}}; its keys are {_some(content)}')
-    weights = cast(Mapping[Any, Any], content["model"])
+    if not isinstance(content.get(name), Mapping):
+        raise CheckpointError(f'{path} must be {{"{name}": state_dict, …}}; its keys are {_some(content)}')
+    weights = cast(Mapping[Any, Any], content[name])
     odd = [key for key, value in weights.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if odd:
         raise CheckpointError(f"{path}: every weight must be a named tensor; not so {_some(odd)}")
@@ -75,21 +80,24 @@ def _without_heads(path: str | Path, weights: Mapping[str, Tensor]) -> dict[str,
     return {key: value for key, value in weights.items() if not key.startswith(TRAINING_HEADS)}
 
 
-def _check(path: str | Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def check_weights(
+    path: str | Path, weights: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], rule: str
+) -> None:
+    """Raises `CheckpointError`, with `rule`, unless `weights` are finite and have the names and shapes expected."""
     both = [key for key in expected if key in weights]
     faults = {
         "missing": [key for key in expected if key not in weights],
         "left over": [key for key in weights if key not in expected],
         "of another shape": [
-            f"{key} {list(weights[key].shape)} instead of {list(expected[key].shape)}"
+            f"{key} {list(weights[key].shape)} instead of {list(expected[key])}"
             for key in both
-            if weights[key].shape != expected[key].shape
+            if list(weights[key].shape) != list(expected[key])
         ],
         "not finite": [key for key in both if not weights[key].isfinite().all()],
     }
     if any(faults.values()):
         told = "; ".join(f"{name}: {_some(keys)}" for name, keys in faults.items() if keys)
-        raise CheckpointError(f"{path} must hold exactly the weights of both encoders. {told}")
+        raise CheckpointError(f"{path} {rule}. {told}")
 
 
 def _some(keys: Sequence[Any] | Mapping[Any, Any], limit: int = 8) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -15,6 +16,30 @@ from cmpc2.errors import CheckpointError
 
 CROP: Final = "1.6"  # the folder of face crops that a published frame lies in
 NAME, VIDEO = COLUMNS = ("VGGFace1 ID", "video_id")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One level of a prototype memory: centroids float [C, D], assignments int64 [N] in 0 … C − 1, and the N
+    training videos that are assigned, as `NAME/1.6/VIDEO`."""
+
+    centroids: Tensor
+    assignments: Tensor
+    videos: list[str]
+
+
+def read_memory(memory_path: str | Path, df_path: str | Path, cluster: int = 1000) -> Memory:
+    """Reads the level of `cluster` prototypes from a published memory, and the videos from its CSV.
+
+    Raises `CheckpointError` for files of another form, files that do not belong together, or a level that is not
+    there; `OSError` for a path that cannot be opened.
+    """
+    centroids, assignments = _level(memory_path, cluster)
+    videos = _videos(df_path)
+    if len(videos) != len(assignments):
+        rule = f"{df_path} must have a row for each of the {len(assignments)} videos in {memory_path}"
+        raise CheckpointError(f"{rule}; received {len(videos)} rows")
+    return Memory(centroids, assignments, videos)
 
 
 def getKNearestSamples(
@@ -30,10 +55,11 @@ def getKNearestSamples(
     vectors. `memory_path` holds `{"centroids": [[C, D], …], "inst2cluster": [[N], …], …}`, an entry a level;
     `df_path` is a CSV with a row for each of the N videos; `cluster` chooses the level by its C prototypes.
 
-    Raises `ValueError` for an embedding, `cluster` or `K` that does not fit the memory, `CheckpointError` for
-    a memory or CSV of another form, `OSError` for a path that cannot be opened.
+    Raises `ValueError` for an embedding, `cluster` or `K` that does not fit the memory, `CheckpointError` (which
+    is one) for a memory or CSV of another form, `OSError` for a path that cannot be opened.
     """
-    centroids, assignments = _level(memory_path, cluster)
+    memory = read_memory(memory_path, df_path, cluster)
+    centroids = memory.centroids
     dim = centroids.shape[1]
     if tuple(audio_feature.shape) not in ((dim,), (1, dim)):
         raise ValueError(f"audio_feature must be [{dim}] or [1, {dim}]; received {list(audio_feature.shape)}")
@@ -42,12 +68,8 @@ def getKNearestSamples(
     voice = audio_feature.detach().to("cpu", centroids.dtype).reshape(1, dim)
     distances = (F.normalize(voice) - F.normalize(centroids)).square().sum(dim=1)  # [C]
     nearest = distances.topk(K, largest=False).indices
-    videos = _videos(df_path)
-    if len(videos) != len(assignments):
-        rule = f"{df_path} must have a row for each of the {len(assignments)} videos in {memory_path}"
-        raise CheckpointError(f"{rule}; received {len(videos)} rows")
-    rows = torch.isin(assignments, nearest).tolist()
-    return [video for video, is_near in zip(videos, cast(list[bool], rows), strict=True) if is_near]
+    rows = torch.isin(memory.assignments, nearest).tolist()
+    return [video for video, is_near in zip(memory.videos, cast(list[bool], rows), strict=True) if is_near]
 
 
 def _level(path: str | Path, cluster: int) -> tuple[Tensor, Tensor]:
@@ -59,9 +81,14 @@ def _level(path: str | Path, cluster: int) -> tuple[Tensor, Tensor]:
         received = f"received {len(assignments)} for {len(sizes)}"
         raise CheckpointError(f"{path} must hold one inst2cluster a level of centroids; {received}")
     if cluster not in sizes:
-        raise ValueError(f"cluster must be one of {sizes}, the levels of {path}; received {cluster}")
+        raise CheckpointError(f"cluster must be one of {sizes}, the levels of {path}; received {cluster}")
     level = sizes.index(cluster)
-    return centroids[level], assignments[level]
+    chosen, members = centroids[level], assignments[level]
+    if not chosen.is_floating_point() or not chosen.isfinite().all():
+        raise CheckpointError(f"{path}: the {cluster} centroids must be finite floating-point numbers")
+    if members.is_floating_point() or not ((members >= 0) & (members < cluster)).all():
+        raise CheckpointError(f"{path}: inst2cluster of {cluster} prototypes must hold integers in 0 … {cluster - 1}")
+    return chosen, members.long()
 
 
 def _tensors(path: str | Path, memory: dict[str, Any], key: str, axes: int) -> list[Tensor]:
@@ -75,8 +102,15 @@ def _tensors(path: str | Path, memory: dict[str, Any], key: str, axes: int) -> l
 
 def _videos(path: str | Path) -> list[str]:
     with Path(path).open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
-        if missing:
-            raise CheckpointError(f"{path} must have columns {list(COLUMNS)}; missing {missing}")
-        return [f"{row[NAME]}/{CROP}/{row[VIDEO]}" for row in rows]
+        try:
+            rows = csv.DictReader(file)
+            missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
+            if missing:
+                raise CheckpointError(f"{path} must have columns {list(COLUMNS)}; missing {missing}")
+            named = [(row[NAME], row[VIDEO]) for row in rows]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise CheckpointError(f"{path} must be a CSV in UTF-8: {error}") from error
+    for number, (name, video) in enumerate(named, start=1):
+        if not name or not video:
+            raise CheckpointError(f"{path}: every row must have {' and '.join(COLUMNS)}; row {number} lacks one")
+    return [f"{name}/{CROP}/{video}" for name, video in named]

@@ -31,7 +31,7 @@ MODEL_CONFIG: Final = "handlers/model_config.yaml"
 PACKAGES: Final = ("cmpc2", "voicestyle", "handlers")
 # Parts of voicestyle that a server never runs.
 LEFT_OUT: Final = frozenset(
-    {"assets", "training", "evaluation", "cli", "client", "archive.py", "demo_bundle.py", "serving"}
+    {"assets", "training", "evaluation", "cli", "client", "archive.py", "demo_bundle.py", "published", "serving"}
 )
 FINGERPRINT: Final = "fingerprint.json"
 

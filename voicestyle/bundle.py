@@ -78,10 +78,27 @@ class Bundle:
                 f"got {manifest.image_size}"
             )
         used = set(np.unique(self.latent_bank.assignments).tolist())
-        if unused := set(range(manifest.prototypes)) - used:
+        unused = set(range(manifest.prototypes)) - used
+        if unused and not manifest.empty_prototypes:
             raise BundleError(f"every prototype must have an image, got none for {sorted(unused)[:5]}")
+        if len(unused) != manifest.empty_prototypes:
+            raise BundleError(
+                f"prototypes without an image must be {manifest.empty_prototypes} as {MANIFEST} says, got {len(unused)}"
+            )
         if unknown := used - set(range(manifest.prototypes)):
             raise BundleError(f"assignments.npy must stay below {manifest.prototypes}, got {max(unknown)}")
+
+    def nearest_prototypes(self, embedding: NDArray[np.float32]) -> list[int]:
+        """The manifest's number of prototypes nearest to an embedding [E], nearest first.
+
+        Prototypes without images count, as published. Where all of them are, the nearest that has one is added.
+        """
+        found = self.prototypes.nearest(embedding, self.manifest.nearest)
+        if not self.latent_bank.holds(found):
+            # One more than are empty: among them at least one is not.
+            wider = self.prototypes.nearest(embedding, self.manifest.empty_prototypes + 1)
+            found.append(next(prototype for prototype in wider if self.latent_bank.holds([prototype])))
+        return found
 
 
 def write_bundle(

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cmpc2 import CMPC, ResNetConfig
 from voicestyle.bundle import write_bundle
 from voicestyle.errors import BundleError
-from voicestyle.generators import WHEEL_NAME, WHEEL_SHA256, MobileStyleGAN, face_z, from_wheel
+from voicestyle.generators import WHEEL_NAME, WHEEL_SHA256, from_wheel, latent_std, map_seeds
 from voicestyle.manifest import Manifest
 
 NAME = "demo"
@@ -36,10 +35,6 @@ CODE = (
 )
 ASSETS = Path(__file__).parent / "assets" / "demo"
 WHEEL_REQUIREMENT = "random-face==2021.7.21.1"
-
-MEAN_SAMPLES = 10_000  # latents behind latent_std, as published
-FIRST_MEAN_SEED = 2**31  # away from the seeds of the latent bank
-MAP_BATCH = 1000
 
 DEFAULT_STEPS = 50
 # Adam moves every component of w by about its rate in each step, also those that the face encoder is blind to. At the
@@ -121,7 +116,6 @@ def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manif
         assignments: NDArray[np.int32] = faces["assignments"]
         centroids: NDArray[np.float32] = faces["centroids"]
         embeddings: NDArray[np.float16] = faces["face_embeddings"]
-    samples = map_seeds(generator, np.arange(FIRST_MEAN_SEED, FIRST_MEAN_SEED + MEAN_SAMPLES, dtype=np.uint32))
     manifest = Manifest(
         name=NAME,
         version=demo_version(assets),
@@ -133,7 +127,7 @@ def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manif
         sizes=tuple(generator.sizes),
         embedding_dim=centroids.shape[1],
         latent_dim=generator.latent_dim,
-        latent_std=float((samples - samples.mean(dim=0)).square().sum().div(MEAN_SAMPLES).sqrt()),
+        latent_std=latent_std(generator),
         prototypes=len(centroids),
         prototype_level=len(centroids),
         nearest=NEAREST_PROTOTYPES,
@@ -168,13 +162,3 @@ def read_encoders(assets: Path) -> tuple[CMPC, int]:
     if left_over or any(not name.endswith("num_batches_tracked") for name in missing):
         raise BundleError(f"{assets / 'encoders.npz'} does not fit encoders.json: {missing or left_over}")
     return encoders.eval(), int(description["image_size"])
-
-
-def map_seeds(generator: MobileStyleGAN, seeds: NDArray[np.uint32]) -> Tensor:
-    """The latents w [N, 512] of seeds [N]."""
-    with torch.inference_mode():
-        parts = [
-            generator.map(face_z(seeds[start : start + MAP_BATCH].tolist()))
-            for start in range(0, len(seeds), MAP_BATCH)
-        ]
-    return torch.cat(parts)

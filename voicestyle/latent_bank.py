@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+TEMPERATURE = 0.01  # of the weights: twice the weight for 0.007 more cosine
+
 
 @dataclass(frozen=True)
 class LatentBank:
@@ -46,16 +48,30 @@ class LatentBank:
 
         In row order, so that their mean does not depend on how ties fall.
         """
+        rows = self._rows_of(prototypes)
+        return np.sort(rows[np.argsort(-self._cosines(rows, voice), kind="stable")[:instances]])
+
+    def weights(self, rows: NDArray[np.intp], voice: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A weight for each of `rows`, together 1: the softmax of its face's cosine to `voice` over `TEMPERATURE`."""
+        cosines = self._cosines(rows, voice)
+        scores = np.exp((cosines - cosines.max()) / TEMPERATURE)
+        return scores / scores.sum()
+
+    def mean(self, rows: NDArray[np.intp], weights: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """The mean latent [D] of `rows`, of which there must be at least one; `weights` [rows] sum to 1."""
+        if weights is None:
+            return self.latents[rows].mean(axis=0, dtype=np.float32)
+        return (weights @ self.latents[rows]).astype(np.float32)
+
+    def holds(self, prototypes: Sequence[int]) -> bool:
+        """Whether an image belongs to any of `prototypes`."""
+        return bool(np.isin(self.assignments, prototypes).any())
+
+    def _cosines(self, rows: NDArray[np.intp], voice: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.embeddings is None:
             raise ValueError("this latent bank holds no face embeddings")
-        rows = self._rows_of(prototypes)
         faces = self.embeddings[rows].astype(np.float32)
-        similarity = faces @ voice / np.linalg.norm(faces, axis=1)
-        return np.sort(rows[np.argsort(-similarity, kind="stable")[:instances]])
-
-    def mean(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """The mean latent [D] of `rows`, of which there must be at least one."""
-        return self.latents[rows].mean(axis=0, dtype=np.float32)
+        return faces @ voice / (np.linalg.norm(faces, axis=1) * np.linalg.norm(voice))
 
     def _rows_of(self, prototypes: Sequence[int]) -> NDArray[np.intp]:
         rows = np.flatnonzero(np.isin(self.assignments, prototypes))

@@ -11,7 +11,7 @@ from voicestyle.options import Options, Settings, bad_option
 
 MANIFEST = "bundle.json"
 FORMAT = 1
-INSTANCE_CHOICES = ("first", "nearest")
+INSTANCE_CHOICES = ("first", "nearest", "weighted")
 EMBEDDINGS = "face_embeddings.npy"
 FILES = (
     "voice_encoder.pt",
@@ -39,8 +39,9 @@ class Manifest:
     image_size is the size in pixels at which the optimisation runs, encoder_size the face encoder's input,
     sizes those that the generator renders. `nearest` prototypes are looked up per voice, and the first latent
     is the mean of `instances` latents that belong to them: the first ones, as published, or the nearest to the
-    voice, for which the bundle holds face embeddings. learning_rate is the base rate of the optimisation, 0.01 as
-    published. files maps each file to its sha256.
+    voice, for which the bundle holds face embeddings, weighted by their nearness or not. empty_prototypes have no
+    latent: published memories know such. learning_rate is the base rate of the optimisation, 0.01 as published.
+    files maps each file to its sha256.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Manifest:
     default_steps: int
     default_seed: int
     default_size: int
+    empty_prototypes: int = 0
     limits: Limits = field(default_factory=Limits)
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     format: int = FORMAT
@@ -79,11 +81,15 @@ class Manifest:
             raise BundleError(f"{MANIFEST}: instance_choice must be one of {choices}, got {self.instance_choice}")
         if not 1 <= self.nearest <= self.prototypes:
             raise BundleError(f"{MANIFEST}: nearest must be 1 to {self.prototypes}, got {self.nearest}")
+        if not 0 <= self.empty_prototypes < self.prototypes:
+            raise BundleError(
+                f"{MANIFEST}: empty_prototypes must be 0 to {self.prototypes - 1}, got {self.empty_prototypes}"
+            )
 
     @property
     def file_names(self) -> tuple[str, ...]:
         """The files of this bundle beside its manifest."""
-        return (*FILES, EMBEDDINGS) if self.instance_choice == "nearest" else FILES
+        return FILES if self.instance_choice == "first" else (*FILES, EMBEDDINGS)
 
     def resolve(self, options: Options) -> Settings:
         """`options` with the bundle's defaults filled in. Raises CallerError bad_option beyond its limits."""

@@ -131,7 +131,7 @@ class Pipeline:
         settings = self.manifest.resolve(options)
         voice = embed_voice(audio, self._bundle.voice_encoder, self.manifest.limits, self.device)
         start = perf_counter()
-        prototypes = self._bundle.prototypes.nearest(voice.embedding.numpy(), self.manifest.nearest)
+        prototypes = self._bundle.nearest_prototypes(voice.embedding.numpy())
         first = self._first_latent(voice, prototypes)
         joined = perf_counter()
         self._engine.add(key, voice.embedding, first, seed=settings.seed, steps=settings.steps)
@@ -140,10 +140,12 @@ class Pipeline:
         return settings
 
     def _first_latent(self, voice: Voice, prototypes: list[int]) -> Tensor:
-        bank, instances = self._bundle.latent_bank, self.manifest.instances
-        if self.manifest.instance_choice == "nearest":
-            return torch.from_numpy(bank.mean(bank.nearest_rows(prototypes, instances, voice.embedding.numpy())))
-        return torch.from_numpy(bank.mean(bank.first_rows(prototypes, instances)))
+        bank, instances, embedding = self._bundle.latent_bank, self.manifest.instances, voice.embedding.numpy()
+        if self.manifest.instance_choice == "first":
+            return torch.from_numpy(bank.mean(bank.first_rows(prototypes, instances)))
+        rows = bank.nearest_rows(prototypes, instances, embedding)
+        weights = bank.weights(rows, embedding) if self.manifest.instance_choice == "weighted" else None
+        return torch.from_numpy(bank.mean(rows, weights))
 
     def step(self, count: int = 1) -> None:
         """Take `count` optimisation steps with every live request."""

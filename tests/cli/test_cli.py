@@ -60,10 +60,11 @@ def test_a_voice_that_cannot_be_used_is_named_and_the_others_are_made(generate, 
         (["--bundle", "nowhere"], "no bundle in nowhere: bundle.json is missing"),
         (["-o", "face.jpg"], "a face is written as .png, got face.jpg"),
         (["--device", "cuda"], "this machine has no CUDA device"),
+        (["--device", "gpu"], "a device is cpu, cuda, cuda:1 …, got gpu"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(generate, samples, arguments, message):
-    if arguments[0] == "--device" and __import__("torch").cuda.is_available():
+    if arguments == ["--device", "cuda"] and __import__("torch").cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     result = generate(samples / "slt.wav", *arguments)
     assert result.exit_code == 2

@@ -67,7 +67,7 @@ def test_one_altered_byte_is_named(altered, name):
         ({"colour": "red"}, "unknown fields colour"),
         ({"default_size": 99}, r"default_size must be one of \[32, 64\], got 99"),
         ({"default_steps": 41}, "default_steps must be 1 to 40, got 41"),
-        ({"instance_choice": "best"}, "instance_choice must be one of first, nearest, got best"),
+        ({"instance_choice": "best"}, "instance_choice must be one of first, nearest, weighted, got best"),
         ({"nearest": 9}, "nearest must be 1 to 5, got 9"),
         ({"embedding_dim": 512}, "embedding_dim of prototypes.faiss must be 512 as bundle.json says, got 8"),
         ({"sizes": [32, 64, 128]}, "sizes of the generator must be"),

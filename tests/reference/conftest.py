@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from voicestyle.generators import read_stylegan2
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "reference"
 VECTORS = Path(os.environ.get("VOICESTYLE_REFERENCE") or SHARED / "vectors").resolve()
@@ -89,3 +92,19 @@ def reference() -> Reference:
     weights = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(weights)
     return Reference(VECTORS, weights, json.loads(shapes.read_text()))
+
+
+@pytest.fixture(scope="session")
+def generator_of(reference, tmp_path_factory):
+    """`generator_of(size, dtype)`: the generator, through a file in the published form."""
+
+    @cache
+    def read(size: int, dtype: torch.dtype):
+        path = tmp_path_factory.mktemp("checkpoint") / "stylegan2.pt"
+        torch.save({"g_ema": reference.state_dict(f"stylegan2_{size}")}, path)
+        generator, contents = read_stylegan2(path, dtype)
+        path.unlink()
+        assert contents.config.size == size
+        return generator
+
+    return read

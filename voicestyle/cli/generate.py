@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
-import torch
 from tqdm import tqdm
 
+from voicestyle.cli.devices import usable_device
 from voicestyle.errors import CallerError
 from voicestyle.options import MAX_SEED, Options
 from voicestyle.pipeline import Face, Pipeline
@@ -57,10 +57,8 @@ def generate(
     used is named on stderr, the others are made all the same, and the exit code is 1.
     """
     targets = _targets(voices, output)
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise click.BadParameter(f"this machine has no CUDA device, got {device}", param_hint="--device")
     options = Options(steps=steps, seed=seed, size=size)
-    pipeline = Pipeline.load(bundle, device=device, capacity=min(batch, len(voices)))
+    pipeline = Pipeline.load(bundle, device=usable_device(device), capacity=min(batch, len(voices)))
     planned = pipeline.manifest.resolve(options).steps
     waiting, failed = list(voices), 0
     with tqdm(total=planned * len(voices), unit="step", smoothing=0.1) as bar:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voicestyle.engine import adam, noise_maps
+from voicestyle.engine.encoder_input import encoder_input
 from voicestyle.engine.rows import Item, Rows
 from voicestyle.engine.schedule import Schedule
 
@@ -264,13 +265,7 @@ class Engine:
             item.largest_batch = max(item.largest_batch, batch)
 
     def _embed(self, image: Tensor) -> Tensor:
-        if image.shape[-1] > self.image_size:
-            image = F.adaptive_avg_pool2d(image, self.image_size)
-        image = image.clamp(-1, 1)
-        if image.shape[-1] != self.encoder_size:
-            size = (self.encoder_size, self.encoder_size)
-            image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
-        return self.face_encoder(image)
+        return self.face_encoder(encoder_input(image, self.image_size, self.encoder_size))
 
     def _retire(self) -> None:
         for key, item in self._rows.in_order():

@@ -1,8 +1,10 @@
 """Image generators: latent w to face. Each scripts, and takes gradients through w and its noise maps."""
 
-from voicestyle.generators.latents import face_z
+from voicestyle.generators.latents import face_z, latent_std, map_seeds
 from voicestyle.generators.mobilestylegan import MobileStyleGAN, MobileStyleGANConfig
 from voicestyle.generators.random_face import DEFAULT_HEAD, WHEEL_NAME, WHEEL_SHA256, from_wheel
+from voicestyle.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from voicestyle.generators.stylegan2_checkpoint import StyleGAN2Contents, read_stylegan2
 
 __all__ = [
     "DEFAULT_HEAD",
@@ -10,6 +12,12 @@ __all__ = [
     "WHEEL_SHA256",
     "MobileStyleGAN",
     "MobileStyleGANConfig",
+    "StyleGAN2",
+    "StyleGAN2Config",
+    "StyleGAN2Contents",
     "face_z",
     "from_wheel",
+    "latent_std",
+    "map_seeds",
+    "read_stylegan2",
 ]

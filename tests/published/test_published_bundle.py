@@ -1,0 +1,223 @@
+"""From published files to a face: the small stand-ins through builder, bundle, pipeline and command line."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import cmpc2
+from voicestyle.bundle import Bundle
+from voicestyle.cli import main
+from voicestyle.engine import Engine
+from voicestyle.errors import BundleError
+from voicestyle.generators import read_stylegan2
+from voicestyle.manifest import FILES
+from voicestyle.options import Options
+from voicestyle.pipeline import Pipeline
+from voicestyle.published import PublishedOptions, build_published_bundle, read_latents
+
+# Not the published networks, but the second has embeddings of the published length.
+SMALL = cmpc2.ResNetConfig(widths=(4, 4, 8, 8), depths=(1, 1, 1, 1), embedding_dim=8)
+WIDE = cmpc2.ResNetConfig(widths=(4, 4, 8, 512), depths=(1, 1, 1, 1))
+
+
+@pytest.fixture
+def options(small_encoder):
+    return PublishedOptions(level=6, encoder_size=64, encoders=small_encoder)
+
+
+def test_files_to_a_face_by_the_steps_of_the_engine(stand_in, options, small_encoder, samples, tmp_path):
+    files = stand_in()
+    built = build_published_bundle(tmp_path / "bundle", files, options)
+    assert (built.bank.dropped, built.bank.empty, built.bank.latents_without_video) == (0, 0, 1)
+    pipeline = Pipeline.load(tmp_path / "bundle", capacity=2)
+    pipeline.submit("neighbour", samples / "rms.wav", Options(steps=9))
+    pipeline.submit("voice", samples / "slt.wav", Options(steps=5, seed=4))
+    pipeline.step(5)
+    face = pipeline.finish("voice")
+    assert Image.open(io.BytesIO(face.png)).size == (64, 64)
+
+    encoders = cmpc2.load(files.cmpc, small_encoder, small_encoder)
+    generator, _ = read_stylegan2(files.stylegan)
+    with torch.no_grad():
+        voice = encoders.encode_voice(cmpc2.audio_preprocess()(samples / "slt.wav")[None])[0]
+    videos = cmpc2.getKNearestSamples(voice, files.memory, files.csv, cluster=6, K=3)[:8]
+    latents = read_latents(files.latents)
+    engine = Engine(
+        generator,
+        encoders.face_subnet.requires_grad_(False),
+        latent_std=built.manifest.latent_std,
+        embedding_dim=8,
+        image_size=64,
+    )
+    first = torch.from_numpy(latents.latents[latents.rows_of(videos)].mean(axis=0))
+    engine.add("voice", voice, first, seed=4, steps=5)
+    engine.step(5)
+    np.testing.assert_allclose(face.trace, engine.outcome("voice").similarity, atol=1e-4)
+    assert len(set(face.trace)) == 5
+
+
+def test_what_the_bundle_says_of_itself(stand_in, options, tmp_path):
+    files = stand_in()
+    manifest = build_published_bundle(tmp_path / "bundle", files, options).manifest
+    assert (manifest.prototype_level, manifest.prototypes, manifest.empty_prototypes) == (6, 6, 0)
+    assert (manifest.nearest, manifest.instances, manifest.instance_choice) == (3, 8, "first")
+    assert (manifest.default_steps, manifest.sizes, manifest.image_size) == (100, (64,), 64)
+    assert len(manifest.sources) == 5
+    assert manifest.sources[0].startswith("cmpc: cmpc.pth.tar, sha256 ")
+    assert str(tmp_path) not in manifest.to_json()
+    generator, _ = read_stylegan2(files.stylegan)
+    w = generator.map(torch.randn(10_000, 512))
+    assert manifest.latent_std == pytest.approx(float((w - w.mean(0)).square().sum().div(10_000).sqrt()), rel=0.02)
+    again = build_published_bundle(tmp_path / "again", files, options).manifest
+    other = build_published_bundle(tmp_path / "other", files, replace(options, level=10)).manifest
+    assert again.version == manifest.version != other.version
+
+
+def test_prototypes_without_images_are_counted_and_passed_over(stand_in, options, tmp_path):
+    # 14 prototypes for 9 videos of which 4 have latents: 5 never had a video, 5 lost theirs.
+    files = stand_in(videos=9, held=(0, 3, 4, 8))
+    built = build_published_bundle(tmp_path / "bundle", files, replace(options, level=14))
+    assert (built.bank.dropped, built.bank.empty) == (5, 5)
+    assert "5 prototypes left without an image were dropped, 5 that have no video" in str(built)
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert (len(bundle.prototypes), bundle.manifest.empty_prototypes) == (9, 5)
+    found = []
+    for seed in range(30):
+        voice = np.random.default_rng(seed).standard_normal(8).astype(np.float32)
+        nearest = bundle.prototypes.nearest(voice, 3)
+        chosen = bundle.nearest_prototypes(voice)
+        assert chosen[:3] == nearest
+        assert bundle.latent_bank.holds(chosen)
+        assert len(chosen) == (3 if bundle.latent_bank.holds(nearest) else 4)
+        found.append(len(chosen))
+    assert set(found) == {3, 4}
+
+
+def test_an_encoder_of_224_pixels_sees_a_generator_of_256(stand_in, options, narrow, samples, tmp_path):
+    files = stand_in(generator=replace(narrow, size=256, max_width=4))
+    build_published_bundle(tmp_path / "bundle", files, replace(options, encoder_size=224))
+    pipeline = Pipeline.load(tmp_path / "bundle", capacity=1)
+    assert (pipeline.manifest.image_size, pipeline.manifest.encoder_size) == (256, 224)
+    pipeline.submit("voice", samples / "awb.wav", Options(steps=2))
+    pipeline.step(2)
+    assert Image.open(io.BytesIO(pipeline.finish("voice").png)).size == (256, 256)
+
+
+def test_better_choices_embed_the_face_of_every_latent(stand_in, options, small_encoder, samples, tmp_path):
+    files = stand_in(videos=20)
+    seen = []
+    firsts = {}
+    for choice in ("first", "nearest", "weighted"):
+        folder = tmp_path / choice
+        chosen = replace(options, instance_choice=choice)
+        build_published_bundle(folder, files, chosen, lambda batches: seen.append(len(batches)) or batches)
+        bundle = Bundle.load(folder)
+        pipeline = Pipeline(bundle, capacity=1)
+        pipeline.submit("voice", samples / "slt.wav", Options(steps=1))
+        firsts[choice] = pipeline._engine.outcome("voice").latent[0].numpy()
+    assert seen == [3, 3]
+    assert not np.allclose(firsts["nearest"], firsts["first"])
+    assert not np.allclose(firsts["nearest"], firsts["weighted"])
+
+    generator, _ = read_stylegan2(files.stylegan)
+    source = torch.Generator().manual_seed(0)
+    noise = [torch.randn(1, 1, *shape, generator=source) for shape in generator.noise_shapes]
+    with torch.no_grad():
+        image = generator(torch.from_numpy(bundle.latent_bank.latents[7:8].copy()), noise).clamp(-1, 1)
+        expected = cmpc2.load(files.cmpc, small_encoder, small_encoder).encode_face(image)[0]
+    np.testing.assert_allclose(bundle.latent_bank.embeddings[7], expected, rtol=2e-3, atol=2e-3)
+
+    # The weighted mean, written plainly.
+    bank, voice = bundle.latent_bank, np.random.default_rng(0).standard_normal(8).astype(np.float32)
+    rows = bank.nearest_rows([0, 3], 4, voice)
+    weights = bank.weights(rows, voice)
+    faces = bank.embeddings[rows].astype(float)
+    cosines = faces @ voice / np.linalg.norm(faces, axis=1) / np.linalg.norm(voice)
+    plain = np.exp(cosines / 0.01) / np.exp(cosines / 0.01).sum()
+    np.testing.assert_allclose(weights, plain, rtol=1e-4)
+    expected = sum(weight * bank.latents[row] for weight, row in zip(plain, rows, strict=True))
+    np.testing.assert_allclose(bank.mean(rows, weights), expected, rtol=1e-4, atol=1e-5)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def with_a_function(path):
+    torch.save({"g_ema": {}, "model": {}, "centroids": [], "run": print}, path)
+
+
+def one_row_less(path):
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+
+
+FAULTS = [
+    *(("truncated", name, truncate, f"{name} must be a torch file") for name in ("memory", "stylegan", "latents")),
+    *(
+        ("function", name, with_a_function, f"{name} must be a torch file")
+        for name in ("memory", "stylegan", "latents")
+    ),
+    ("rows", "csv", one_row_less, "must have a row for each of the 60 videos"),
+    ("missing", "csv", lambda path: path.unlink(), "No such file"),
+    ("folder", "cmpc", lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"), [fault[1:] for fault in FAULTS], ids=[f"{f[0]}-{f[1]}" for f in FAULTS]
+)
+def test_a_file_that_is_not_what_it_should_be_is_one_line_and_exit_code_2(stand_in, tmp_path, name, spoil, message):
+    files = stand_in(encoder=WIDE)
+    spoil(getattr(files, name))
+    arguments = [f"--{field.name}={getattr(files, field.name)}" for field in fields(files)]
+    output = tmp_path / "bundles" / "new"
+    result = CliRunner().invoke(
+        main, ["bundle", "published", *arguments, "--level=6", "--encoder-size=64", "-o", str(output)]
+    )
+    assert result.exit_code == 2, result.output
+    told = result.stderr.replace(str(getattr(files, name)), name)
+    assert message in told
+    assert told.strip().count("\n") == 0
+    assert not output.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "message"),
+    [
+        (["--level=7"], {}, r"cluster must be one of [6, 10, 14]"),
+        (["--level=6"], {}, "the generator must make the 256 pixels that the face encoder sees"),
+        (["--level=6", "--encoder-size=64"], {"encoder": SMALL}, "a centroid must have the 512 components"),
+        (["--level=6", "--encoder-size=9"], {}, "encoder_size must be at least 32 pixels, got 9"),
+        (["--level=6", "--encoder-size=64"], {}, "must hold exactly the weights of both encoders"),
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_fit_are_named_before_anything_is_written(stand_in, tmp_path, arguments, changes, message):
+    files = stand_in(**{"encoder": WIDE, **changes})
+    given = [f"--{field.name}={getattr(files, field.name)}" for field in fields(files)]
+    output = tmp_path / "bundles" / "new"
+    result = CliRunner().invoke(main, ["bundle", "published", *given, *arguments, "-o", str(output)])
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.strip().count("\n") == 0
+    assert not output.parent.exists()
+
+
+def test_latents_of_another_length_are_named(stand_in, options, tmp_path):
+    files = stand_in()
+    content = torch.load(files.latents)
+    torch.save({**content, "latents": content["latents"][:, :256]}, files.latents)
+    with pytest.raises(BundleError, match="a latent must have the 512 components of the generator's w; got 256"):
+        build_published_bundle(tmp_path / "bundles" / "new", files, options)
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_first_ones_need_no_embeddings(stand_in, options, tmp_path):
+    built = build_published_bundle(tmp_path / "bundle", stand_in(), options)
+    assert built.manifest.file_names == FILES

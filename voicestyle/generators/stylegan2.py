@@ -1,0 +1,228 @@
+"""StyleGAN2, config F (arXiv 1912.04958), whose latents and noise maps are the variables of the optimisation.
+
+A modulated convolution scales the weights of each item by its style. Here the input is scaled by the style
+instead, one ordinary convolution runs for the whole batch, and the output is scaled by the demodulation factor
+1 / sqrt(Σ (weight · style)²), which is a matrix product of squared styles with precomputed sums of squared weights.
+So no convolution is grouped, and no gradient passes through big weights, which are frozen.
+
+The activation's gain √2 is part of the weights: a leaky ReLU commutes with positive factors.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import List, Tuple  # noqa: UP035  (TorchScript reads the annotations of the generator)
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LATENT_DIM = 512
+MAPPING_LAYERS = 8
+BASE_SIZE = 4  # pixels of the learned input
+SLOPE = 0.2
+BLUR = (1.0, 3.0, 3.0, 1.0)
+
+SIZES = (64, 128, 256, 512, 1024)
+OPTIMISE_SIZE = 256  # what the face encoder sees of a larger image
+
+
+@dataclass(frozen=True)
+class StyleGAN2Config:
+    """size: pixels of the image. channel_multiplier: 2 for config F, 1 for its half. max_width: most channels."""
+
+    size: int = 256
+    channel_multiplier: int = 2
+    max_width: int = 512
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {self.size}")
+        if self.channel_multiplier not in (1, 2):
+            raise ValueError(f"channel_multiplier must be 1 or 2, got {self.channel_multiplier}")
+        if self.max_width < 1:
+            raise ValueError(f"max_width must be at least 1, got {self.max_width}")
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of the features at 4, 8 … size pixels."""
+        doublings = (self.size // BASE_SIZE).bit_length()
+        return [min(self.max_width, self.channel_multiplier * 2**14 // (BASE_SIZE * 2**i)) for i in range(doublings)]
+
+    @property
+    def latents(self) -> int:
+        """Rows of w+: one for each convolution and one for the last image layer."""
+        return 2 * len(self.widths)
+
+
+def blur_kernel() -> Tensor:
+    """The filter [4, 4] of every upsampling. It sums to 4, for three of four inputs are zeros."""
+    taps = torch.tensor(BLUR)
+    return torch.outer(taps, taps) * (4 / taps.sum() ** 2)
+
+
+class MappingNetwork(nn.Module):
+    """z to w: normalise z, then eight linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(LATENT_DIM, LATENT_DIM) for _ in range(MAPPING_LAYERS))
+        self.activation = nn.LeakyReLU(SLOPE)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z, w: [N, 512]."""
+        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+        for layer in self.layers:
+            x = self.activation(layer(x))
+        return x
+
+
+class ModulatedConv(nn.Module):
+    """Convolution 3×3 modulated by w, noise, bias, activation; twice the size where it upsamples."""
+
+    weight: Tensor
+    squares: Tensor
+    noise_weight: Tensor
+    bias: Tensor
+    blur: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, upsample: bool = False) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.style = nn.Linear(LATENT_DIM, in_channels)
+        shape = (in_channels, out_channels) if upsample else (out_channels, in_channels)
+        self.register_buffer("weight", torch.zeros(*shape, 3, 3))
+        self.register_buffer("squares", torch.zeros(in_channels, out_channels))  # Σ weight² / 2, with the gain
+        self.register_buffer("noise_weight", torch.zeros(()))
+        self.register_buffer("bias", torch.zeros(out_channels, 1, 1))
+        self.register_buffer("blur", blur_kernel().repeat(out_channels if upsample else 0, 1, 1, 1))
+        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        """x: [N, in_channels, H, W], w: [N, 512], noise: [N or 1, 1, R, R]. Returns [N, out_channels, R, R]."""
+        style = self.style(w)
+        demodulation = torch.rsqrt(style.square() @ self.squares + 0.5e-8)
+        x = x * style[:, :, None, None]
+        if self.upsample:
+            x = F.conv_transpose2d(x, self.weight, stride=2)
+            x = F.conv2d(x, self.blur, padding=1, groups=x.shape[1])
+        else:
+            x = F.conv2d(x, self.weight, padding=1)
+        x = torch.addcmul(self.noise_weight * noise, x, demodulation[:, :, None, None])
+        return self.activation(x.add_(self.bias))
+
+
+class ToImage(nn.Module):
+    """Features to RGB: a 1×1 convolution modulated by w, without demodulation.
+
+    With three outputs it is cheaper to scale the weights of each item than its features.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.style = nn.Linear(LATENT_DIM, in_channels)
+        self.register_buffer("weight", torch.zeros(3, in_channels))
+        self.register_buffer("bias", torch.zeros(3, 1))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x: [N, C, H, W], w: [N, 512]. Returns [N, 3, H, W]."""
+        weight = self.weight * self.style(w)[:, None, :]  # [N, 3, C]
+        return torch.baddbmm(self.bias, weight, x.flatten(2)).view(-1, 3, x.shape[2], x.shape[3])
+
+
+class Block(nn.Module):
+    """Twice the size: two modulated convolutions, and what they add to the image."""
+
+    blur: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.up = ModulatedConv(in_channels, out_channels, upsample=True)
+        self.conv = ModulatedConv(out_channels, out_channels)
+        self.to_image = ToImage(out_channels)
+        self.register_buffer("blur", blur_kernel().repeat(3, 1, 1, 1))
+
+    def forward(
+        self, x: Tensor, image: Tensor, w_plus: Tensor, noise_up: Tensor, noise: Tensor
+    ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """x: [N, in_channels, H, W], image: [N, 3, H, W], w_plus: [N, 3, 512], noise maps of 2·H. Both, doubled."""
+        x = self.up(x, w_plus[:, 0], noise_up)
+        x = self.conv(x, w_plus[:, 1], noise)
+        image = F.conv_transpose2d(image, self.blur, stride=2, padding=1, groups=3)
+        return x, image + self.to_image(x, w_plus[:, 2])
+
+
+class StyleGAN2(nn.Module):
+    """The generator of published bundles, in the form that every generator of this package has.
+
+    Latents are w [N, 512], or w+ [N, L, 512] with a row for each layer. Noise maps are a list of [N, 1, R, R], one
+    for each convolution: 4, then two each of 8, 16 … size pixels; N may be 1. `noise_shapes` are their [R, R].
+    `optimise_size` is the size of `forward`, `sizes` are those of `render`, both in pixels. Scriptable; its own
+    parameters take no gradient.
+    """
+
+    latent_dim: int
+    latents: int
+    optimise_size: int
+    sizes: List[int]  # noqa: UP006
+    noise_shapes: List[List[int]]  # noqa: UP006
+
+    def __init__(self, config: StyleGAN2Config = StyleGAN2Config()) -> None:
+        super().__init__()
+        widths = config.widths
+        self.latent_dim = LATENT_DIM
+        self.latents = config.latents
+        self.optimise_size = config.size
+        self.sizes = sorted({min(OPTIMISE_SIZE, config.size), config.size})
+        maps = [BASE_SIZE * 2 ** ((i + 1) // 2) for i in range(2 * len(widths) - 1)]
+        self.noise_shapes = [[size, size] for size in maps]
+        self.mapping = MappingNetwork()
+        self.register_buffer("input", torch.zeros(1, widths[0], BASE_SIZE, BASE_SIZE))
+        self.conv = ModulatedConv(widths[0], widths[0])
+        self.to_image = ToImage(widths[0])
+        self.blocks = nn.ModuleList(Block(before, after) for before, after in pairwise(widths))
+        self.requires_grad_(False)
+
+    @torch.jit.export
+    def map(self, z: Tensor) -> Tensor:
+        """z: [N, 512], standard normal. Returns w: [N, 512]."""
+        return self.mapping(z)
+
+    def forward(self, w: Tensor, noise: List[Tensor]) -> Tensor:  # noqa: UP006
+        """w: [N, 512] or [N, L, 512], noise: maps. Returns the image [N, 3, size, size], about [-1, 1], not clamped.
+
+        Raises ValueError for latents or noise maps of another shape (from TorchScript: torch.jit.Error).
+        """
+        w_plus = self._rows(w)
+        self._check_noise(noise)
+        x = self.conv(self.input, w_plus[:, 0], noise[0])
+        image = self.to_image(x, w_plus[:, 1])
+        for i, block in enumerate(self.blocks):
+            first = 2 * i + 1
+            x, image = block(x, image, w_plus[:, first : first + 3], noise[first], noise[first + 1])
+        return image
+
+    @torch.jit.export
+    def render(self, w: Tensor, noise: List[Tensor], size: int) -> Tensor:  # noqa: UP006
+        """As `forward`, average-pooled to [N, 3, size, size]. Raises ValueError also for a size not in `sizes`."""
+        if size not in self.sizes:
+            raise ValueError(f"size must be one of {self.sizes}, got {size}")
+        image = self.forward(w, noise)
+        return F.avg_pool2d(image, image.shape[-1] // size)
+
+    def _rows(self, w: Tensor) -> Tensor:
+        if w.dim() == 2 and w.shape[1] == self.latent_dim:
+            return w.unsqueeze(1).expand(-1, self.latents, -1)
+        if w.dim() != 3 or w.shape[1] != self.latents or w.shape[2] != self.latent_dim:
+            rule = f"w must be [N, {self.latent_dim}] or [N, {self.latents}, {self.latent_dim}]"
+            raise ValueError(f"{rule}, got {w.shape}")
+        return w
+
+    def _check_noise(self, noise: List[Tensor]) -> None:  # noqa: UP006
+        if len(noise) != len(self.noise_shapes):
+            raise ValueError(f"this generator takes {len(self.noise_shapes)} noise maps, got {len(noise)}")
+        for level, shape in zip(noise, self.noise_shapes):  # noqa: B905  (TorchScript knows no strict)
+            if level.dim() != 4 or level.shape[1] != 1 or level.shape[2] != shape[0] or level.shape[3] != shape[1]:
+                raise ValueError(f"a noise map must be [N, 1, {shape[0]}, {shape[1]}], got {level.shape}")
