@@ -37,8 +37,8 @@ ASSETS = Path(__file__).parent / "assets" / "demo"
 WHEEL_REQUIREMENT = "random-face==2021.7.21.1"
 
 DEFAULT_STEPS = 50
-# Adam moves every component of w by about its rate in each step, also those that the face encoder is blind to. At the
-# published 0.01, 50 steps carry w as far as the latents spread (docs/demo_bundle.md has the measurement).
+# Published: 0.01. This rate gives three quarters of its gain in similarity for two thirds of its change in skin
+# luminance (docs/demo_bundle.md).
 LEARNING_RATE = 0.004
 NEAREST_PROTOTYPES = 3
 INSTANCES = 8
