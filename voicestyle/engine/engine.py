@@ -265,7 +265,11 @@ class Engine:
             item.largest_batch = max(item.largest_batch, batch)
 
     def _embed(self, image: Tensor) -> Tensor:
-        return self.face_encoder(encoder_input(image, self.image_size, self.encoder_size))
+        faces = encoder_input(image, self.image_size, self.encoder_size)
+        if faces.is_cuda:
+            return self.face_encoder(faces)
+        # A batch's convolutions round otherwise than an item's, and 50 steps of Adam carry that to 33 dB.
+        return torch.cat([self.face_encoder(face) for face in faces.split(1)])
 
     def _retire(self) -> None:
         for key, item in self._rows.in_order():
