@@ -66,3 +66,19 @@ def test_similarity_rises_for_every_sample_and_two_voices_get_two_faces(demo_bun
     faces = {name: pipeline.finish(name) for name in ("slt", "rms", "awb")}
     assert all(face.similarity > face.first_similarity for face in faces.values())
     assert len({face.png for face in faces.values()}) == 3
+
+
+def test_company_does_not_change_one_bit(demo_bundle, samples):
+    """Rounding that differs by company grows with every step: 10 steps hid what 50 carried to 33 dB."""
+    pipeline = Pipeline.load(demo_bundle, capacity=2)
+
+    def trace(*names):
+        for name in names:
+            pipeline.submit(name, samples / f"{name}.wav", Options(steps=8, size=256))
+        pipeline.step(8)
+        return {name: pipeline.finish(name) for name in names}["slt"]
+
+    alone, crowded = trace("slt"), trace("rms", "slt")
+    assert crowded.largest_batch == 2
+    assert crowded.trace == alone.trace
+    assert crowded.png == alone.png
