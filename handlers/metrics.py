@@ -161,9 +161,9 @@ class Metrics:
     @_harmless
     def received(self, protocol: str) -> None:
         """Count a request that is seen for the first time."""
-        self._all.received.labels(protocol).inc()
         # Its first turn may last as long as a whole face; whoever waits for idle must see it before that turn ends.
         self._all.waiting.inc()
+        self._all.received.labels(protocol).inc()
 
     @_harmless
     def finished(self, protocol: str, face: Face, seconds: float) -> None:
