@@ -97,8 +97,13 @@ def published_loop(voice_embedding, first_latent, noise, latent_noise, steps, **
     return SimpleNamespace(latent=w.detach(), noise=[level.detach() for level in maps], similarity=similarities)
 
 
-def test_equals_the_published_loop():
-    running = engine()
+@pytest.fixture(params=[False, True], ids=["one-by-one", "together"])
+def together(request):
+    return request.param
+
+
+def test_equals_the_published_loop(together):
+    running = engine(together=together)
     running.add("one", **request(0))
     running.step(20)
     outcome, expected = running.outcome("one"), published_loop(**request(0))
@@ -108,8 +113,8 @@ def test_equals_the_published_loop():
     assert outcome.similarity.tolist() == pytest.approx(expected.similarity, abs=1e-10)
 
 
-def test_joining_and_leaving_change_nobodys_answer():
-    running = engine()
+def test_joining_and_leaving_change_nobodys_answer(together):
+    running = engine(together=together)
     running.add("early", **request(0))
     running.step(3)
     running.add("leaver", **request(1))
@@ -127,8 +132,8 @@ def test_joining_and_leaving_change_nobodys_answer():
     assert set(running.progress()) == {"early", "late", "last"}
 
 
-def test_those_who_finish_together_keep_their_own_answers():
-    running = engine()
+def test_those_who_finish_together_keep_their_own_answers(together):
+    running = engine(together=together)
     for number in range(3):
         running.add(number, **request(number, steps=5))
     running.step(5)
@@ -166,6 +171,17 @@ def test_similarity_rises_and_is_read_for_all_at_once():
         assert last[number].finished
         assert last[number].similarity > first[number].similarity
         assert last[number].similarity == pytest.approx(float(running.outcome(number).similarity[-1]))
+
+
+def test_on_a_cpu_one_at_a_time_unless_told_otherwise():
+    for options, expected in (({}, {1}), ({"together": True}, {3})):
+        running, seen = engine(**options), set()
+        running.face_encoder = lambda images, seen=seen: seen.add(len(images)) or face_encoder(images)
+        for number in range(3):
+            running.add(number, **request(number))
+        running.step(2)
+        assert seen == expected
+        assert running.outcome(0).largest_batch == 3
 
 
 def test_parameters_get_no_gradient():

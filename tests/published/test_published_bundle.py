@@ -158,12 +158,10 @@ def one_row_less(path):
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
 
 
+TORCH_FILES = ("cmpc", "memory", "stylegan", "latents")
 FAULTS = [
-    *(("truncated", name, truncate, f"{name} must be a torch file") for name in ("memory", "stylegan", "latents")),
-    *(
-        ("function", name, with_a_function, f"{name} must be a torch file")
-        for name in ("memory", "stylegan", "latents")
-    ),
+    *(("truncated", name, truncate, f"{name} must be a torch file") for name in TORCH_FILES),
+    *(("function", name, with_a_function, f"{name} must be a torch file") for name in TORCH_FILES),
     ("rows", "csv", one_row_less, "must have a row for each of the 60 videos"),
     ("missing", "csv", lambda path: path.unlink(), "No such file"),
     ("folder", "cmpc", lambda path: (path.unlink(), path.mkdir()), "Is a directory"),

@@ -216,15 +216,7 @@ class MobileStyleGAN(nn.Module):
         """w: [N, 512], noise: empty. Returns the image [N, 3, 256, 256], about [-1, 1], not clamped."""
         if len(noise) != 0:
             raise ValueError(f"this generator takes no noise maps, got {len(noise)}")
-        return torch.cat([self.head(self.features(part), part) for part in self.parts(w)])
-
-    def parts(self, w: Tensor) -> List[Tensor]:  # noqa: UP006
-        """w: [N, 512], as the pieces that go through the network together: all at once, on a CPU one by one.
-
-        On a CPU one item fills the cores, so a batch gains nothing. Its matrices would round differently than
-        those of an item alone, and its maps (67 MB at four items) are returned to the system one by one.
-        """
-        return [w] if w.is_cuda else list(w.split(1))
+        return self.head(self.features(w), w)
 
     @torch.jit.export
     def render(self, w: Tensor, noise: List[Tensor], size: int) -> Tensor:  # noqa: UP006
@@ -237,8 +229,5 @@ class MobileStyleGAN(nn.Module):
             raise ValueError(f"size must be one of {self.sizes}, got {size}")
         if len(noise) != 0:
             raise ValueError(f"this generator takes no noise maps, got {len(noise)}")
-        images: List[Tensor] = []  # noqa: UP006
-        for part in self.parts(w):
-            image = self.finish(self.features(part), part)
-            images.append(functional.avg_pool2d(image, image.shape[-1] // size))
-        return torch.cat(images)
+        image = self.finish(self.features(w), w)
+        return functional.avg_pool2d(image, image.shape[-1] // size)
