@@ -7,6 +7,7 @@ from typing import Final
 
 from voicestyle.client.answers import read_error, read_event, read_prediction
 from voicestyle.client.errors import Unreachable
+from voicestyle.client.records import Record
 from voicestyle.client.results import Event
 
 LINES: Final = "application/x-ndjson"
@@ -40,7 +41,8 @@ class Reading:
     def end(self) -> Generator[Event]:
         """Take the end of the body."""
         if self._is_stream:
-            yield from self._line()
+            if Record.parse(b"".join(self._parts)) is not None:  # else it is the beginning of a line
+                yield from self._line()
             raise Unreachable("the stream ended before its result")
         body = b"".join(self._parts)
         if self._status != 200:

@@ -95,7 +95,10 @@ class Record:
     def _number(self, key: str, value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise self._malformed(key, "numeric")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise self._malformed(key, "a number below 1e308") from error
 
     def _malformed(self, key: str, rule: str) -> ServiceFailed:
         kind = type(self._values[key]).__name__ if key in self else "nothing"
