@@ -94,7 +94,7 @@ class ContinuousBatch:
         with suppress(Exception):  # it may never have got into the pipeline
             self._pipeline.remove(key)
         if request is not None:
-            self._metrics.failed(request.protocol)
+            self._metrics.failed(request.protocol, self._clock() - request.began)
             return request.fail()
         return failure(key).over(row.protocol if row else "http")
 
@@ -103,7 +103,7 @@ class ContinuousBatch:
             request = self._requests.pop(key)
             if request.in_batch:
                 self._pipeline.remove(key)
-            self._metrics.left(request.protocol)
+            self._metrics.left(request.protocol, self._clock() - request.began)
             log.info("request %s: its client left before the face was done", key)
 
     def _admit(self, rows: Sequence[Row], deadline: float) -> dict[str, Answer]:
@@ -138,11 +138,11 @@ class ContinuousBatch:
         except CallerError as error:
             # Not the message: it may quote the caller.
             log.info("request %s: refused, %s %s", row.id, error.status, error.code)
-            self._metrics.refused(protocol, error.code)
+            self._metrics.refused(protocol, error.code, self._clock() - began)
             answer = refusal(error, row.id)
         except Exception:
             log.exception("request %s: failed before its first step", row.id)
-            self._metrics.failed(protocol)
+            self._metrics.failed(protocol, self._clock() - began)
             answer = failure(row.id)
         else:
             self._requests[row.id] = LiveRequest(row.id, protocol, began, self._model, prepared)
@@ -176,13 +176,15 @@ class ContinuousBatch:
         if not left:
             return progress
         # No further than the first to finish or to be shown, so that its place is free in the next turn.
-        steps = min(self._pace.steps(len(left)), *left)
+        batch = len(left) if self._pipeline.together else 1
+        steps = min(self._pace.steps(batch), *left)
         began = self._clock()
-        self._pipeline.step(steps)
+        for _ in range(steps):
+            self._pipeline.advance()
         progress = self._progress()  # waits for the device, so that the time below is the steps' own
         seconds = self._clock() - began
-        self._pace.note(len(left), steps, seconds)
-        self._metrics.stepped(len(left), steps, seconds)
+        self._pace.note(batch, steps, seconds)
+        self._metrics.stepped(batch, steps, seconds)
         self._failed_steps = 0
         return progress
 

@@ -51,6 +51,7 @@ class VoiceStyleHandler:
         device = "cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}"
         if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(len(os.sched_getaffinity(0)))
+        metrics = Metrics()  # counts starts, those that fail too
         try:
             limits = ServiceLimits.parse((context.model_yaml_config or {}).get(SECTION))
             pipeline = Pipeline.load(
@@ -59,7 +60,7 @@ class VoiceStyleHandler:
         except Exception as error:
             log.error("cannot serve the bundle: %s", error)
             raise
-        manifest, metrics = pipeline.manifest, Metrics()
+        manifest = pipeline.manifest
         metrics.describe(model=manifest.name, version=manifest.version, device=device, capacity=pipeline.capacity)
         self._batch = ContinuousBatch(pipeline, limits, metrics=metrics, draining=_draining)
         log.info("ready: %s@%s on %s, %s", manifest.name, manifest.version, device, limits)

@@ -201,6 +201,15 @@ class Pipeline:
         """Take `count` optimisation steps with every live request."""
         self._engine.step(count)
 
+    def advance(self) -> None:
+        """Take one step with whoever has waited longest: with all of them where they go together, else with one."""
+        self._engine.advance()
+
+    @property
+    def together(self) -> bool:
+        """Whether the requests of the batch go through the networks together, as on a GPU, or one by one."""
+        return self._engine.together
+
     def progress(self) -> dict[str, Progress]:
         """Where each request stands, with one read from the device."""
         return {str(key): progress for key, progress in self._engine.progress().items()}

@@ -26,8 +26,9 @@ class FakePipeline:
 
     capacity: int = BATCH_SIZE
     breaks_at_step: bool = False
+    together: bool = True
     requests: dict = field(default_factory=dict)
-    calls: list = field(default_factory=list)
+    calls: list = field(default_factory=list)  # how many were running at each step
     prepared: int = 0
     manifest = SimpleNamespace(name="fake", version="3")
 
@@ -63,14 +64,16 @@ class FakePipeline:
             audio=prepared.audio, settings=prepared.settings, step=0, steps=steps, batch=0
         )
 
-    def step(self, count):
+    def advance(self):
         if self.breaks_at_step:
             raise RuntimeError("CUDA error")
         running = [request for request in self.requests.values() if request.step < request.steps]
-        self.calls.append((len(running), count))
+        self.calls.append(len(running))
+        if not self.together:
+            running = sorted(running, key=lambda request: request.step)[:1]
         for request in running:
-            request.step = min(request.steps, request.step + count)
-            request.batch = max(request.batch, len(running))
+            request.step += 1
+            request.batch = max(request.batch, self.calls[-1])
 
     def progress(self):
         return {key: Progress(r.step, r.steps, r.step / 100) for key, r in self.requests.items()}

@@ -27,9 +27,9 @@ class SlowPipeline(FakePipeline):
         self.clock.now += self.seconds.prepare
         return super().prepare(*args)
 
-    def step(self, count):
-        super().step(count)
-        self.clock.now += self.seconds.step * count * self.live
+    def advance(self):
+        super().advance()
+        self.clock.now += self.seconds.step * (self.live if self.together else 1)
 
     def finish(self, *args):
         self.clock.now += self.seconds.finish
@@ -61,20 +61,34 @@ def test_a_call_lasts_100_to_200_ms(clock, step, live):
         assert 0.1 <= clock.now - began <= 0.2
 
 
+@pytest.mark.parametrize("step", [0.15, 0.04, 0.002])
+def test_where_requests_step_one_by_one_a_crowd_makes_no_call_longer(clock, step):
+    pipeline = SlowPipeline(clock, step=step)
+    pipeline.together = False
+    batch, ids = batch_of(pipeline), "abcdefgh"
+    for _ in range(20):
+        began = clock.now
+        batch.turn(rows(ids))
+        assert clock.now - began <= 0.2
+    taken = [request.step for request in pipeline.requests.values()]
+    assert max(taken) - min(taken) <= 1
+    assert sum(taken) >= 20
+
+
 def test_a_slow_step_is_taken_alone(clock):
     pipeline = SlowPipeline(clock, step=3.0)
     batch = batch_of(pipeline)
     for _ in range(3):
         batch.turn(rows("a"))
-    assert pipeline.calls == [(1, 1)] * 3
+    assert pipeline.calls == [1] * 3
 
 
 def test_pace_keeps_a_grown_batch_within_its_time():
     pace = Pace(0.15)
-    pace.note(live=1, steps=1, seconds=0.05)
+    pace.note(batch=1, steps=1, seconds=0.05)
     assert pace.steps(1) == 3
     assert pace.steps(8) == 1
-    pace.note(live=8, steps=1, seconds=0.05)  # as on a GPU, where a full batch costs no more
+    pace.note(batch=8, steps=1, seconds=0.05)  # as on a GPU, where a full batch costs no more
     assert pace.steps(8) == 3
 
 
@@ -114,4 +128,4 @@ def test_faces_that_are_done_together_are_rendered_over_several_calls(clock):
         answered += answers
         waiting = [row for row in waiting if row.id not in answers]
     assert answered == list("abcd")
-    assert pipeline.calls == [(4, 1)]
+    assert pipeline.calls == [4]
