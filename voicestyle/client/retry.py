@@ -49,8 +49,9 @@ class Settings:
     """What a client needs to know beside its address.
 
     headers: sent with each request, as metadata over gRPC, for what a proxy in front wants. attempt_seconds: of one
-    attempt, waiting in the server's queue included: too short a time would put who waits to its end again. deadline_seconds: of all attempts and the pauses between them.
-    clock and draw: monotonic seconds, and a number in [0, 1). Raises ValueError for times that are not positive.
+    attempt, waiting in the server's queue included: too short a time would put who waits to its end again.
+    deadline_seconds: of all attempts and the pauses between them. clock and draw: monotonic seconds, and a number in
+    [0, 1). Raises ValueError for times that are not positive.
     """
 
     model: str = "voicestyle"
