@@ -1,6 +1,6 @@
 """Bodies that a service of sound files should not be sent: mutations of real files, lies, and things in disguise.
 
-The same seed gives the same bodies.
+The same seed gives the same bodies, but for the serial number that libsndfile draws for each Ogg stream.
 """
 
 import io
@@ -13,6 +13,10 @@ import numpy as np
 import soundfile
 
 RATE = 16_000
+MAGICS = (
+    *(b"RIFF\xff\xff\xff\xffWAVE", b"fLaC", b"OggS", b"ID3\x04\x00\x00"),
+    *(b"\xff\xfb\x90\x64", b"FORM", b".snd", b"caff"),
+)
 EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -76,8 +80,8 @@ def disguises(source):
     """What is no sound at all, by name."""
     noise = source.randbytes(source.randrange(1, 20_000))
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("voice.wav", bytes(5_000_000))
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr(zipfile.ZipInfo("voice.wav"), bytes(5_000_000), zipfile.ZIP_DEFLATED)
     box = b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2avc1mp41" + struct.pack(">I", len(noise) + 8) + b"mdat"
     yield "empty", b""
     yield "zeros", bytes(source.randrange(1, 100_000))
@@ -129,10 +133,10 @@ def mutated(body, source):
             return "noise within", bytes(body)
 
 
-def hostile(speech, count, seed=4):
-    """So many bodies with their names."""
+def hostile(files, speech, count, seed):
+    """So many bodies with their names, made from files by name and from speech."""
     source = random.Random(seed)
-    files = list(encodings(speech))
+    files = [*files.items(), *encodings(speech)]
     made = 0
     while made < count:
         name, body = source.choice(files)

@@ -39,7 +39,7 @@ def send(service, number, body):
 
 
 @pytest.mark.parametrize(("warm_up", "count"), [(200, 200), pytest.param(500, 2000, marks=pytest.mark.slow)])
-def test_hostile_bodies(service, speech, warm_up, count, record_property):
+def test_hostile_bodies(service, samples, speech, warm_up, count, record_property):
     worker = psutil.Process(service.pids[0])
 
     def answer(numbered):
@@ -51,9 +51,10 @@ def test_hostile_bodies(service, speech, warm_up, count, record_property):
         with ThreadPoolExecutor(CLIENTS) as clients:
             return list(clients.map(answer, enumerate(bodies)))
 
-    all_of(hostile(speech, warm_up, seed=3))
+    files = {path.name: path.read_bytes() for path in sorted(samples.glob("*.wav"))}
+    all_of(hostile(files, speech, warm_up, seed=3))
     before = worker.memory_info().rss
-    answers = all_of(hostile(speech, count, seed=4))
+    answers = all_of(hostile(files, speech, count, seed=4))
     after = worker.memory_info().rss
     record_property("resident_mib", (before >> 20, after >> 20))
     record_property("answers", Counter(each[1:] for each in answers).most_common())
