@@ -2,8 +2,8 @@
 
 import json
 import time
-from contextlib import ExitStack, contextmanager
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import grpc
@@ -70,10 +70,12 @@ class Service:
     def stream(self, **options):
         """The events of a request with previews; leaving the block closes its connection."""
         headers = {"Content-Type": "application/octet-stream", **option_headers({"previews": 1} | options)}
-        with httpx.Client(timeout=60, trust_env=False) as client:
-            with client.stream("POST", self.server.url, content=self.voice, headers=headers) as response:
-                assert response.status_code == 200, response.read()
-                yield (json.loads(line) for line in response.iter_lines())
+        with (
+            httpx.Client(timeout=60, trust_env=False) as client,
+            client.stream("POST", self.server.url, content=self.voice, headers=headers) as response,
+        ):
+            assert response.status_code == 200, response.read()
+            yield (json.loads(line) for line in response.iter_lines())
 
     @contextmanager
     def grpc(self, service="org.pytorch.serve.grpc.inference.InferenceAPIsService"):
