@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -10,7 +10,9 @@ class Context(Protocol):
     """One worker's context; `request_ids` is new in every call and maps a row to its request's id."""
 
     system_properties: Mapping[str, Any]
+    model_yaml_config: Mapping[str, Any] | None
     request_ids: dict[int, str]
+    stopping_criteria: Sequence[Callable[[bytes], bool | None]] | None
 
     def get_all_request_header(self, idx: int) -> Mapping[str, object]:
         """The request's headers, their names as the client spelled them."""

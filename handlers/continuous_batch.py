@@ -1,130 +1,226 @@
 """One running batch that many requests share: they join and leave between two calls of the handler.
 
-Knows no TorchServe: a turn takes the rows of the requests that are live now and returns the answers of those
-that are done. Whoever gets no answer is simply there again in the next turn, with all of its fields, so a
-turn may leave for the next what does not fit into its time.
+Knows no TorchServe: a turn takes the rows of the requests that are there now and returns what is to be told to
+whom. Whoever is told nothing is simply there again in the next turn, with all of its fields, so a turn may leave for
+the next what does not fit into its time.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from handlers.answers import Answer, failure, picture, refusal
+from handlers.answers import Answer, failure, refusal, unavailable
+from handlers.limits import ServiceLimits
+from handlers.live_request import LiveRequest
+from handlers.metrics import Metrics
 from handlers.pace import Pace
 from handlers.requests import Row, read_request
 from voicestyle.errors import CallerError
 from voicestyle.options import Options
 
 if TYPE_CHECKING:
+    from voicestyle.engine import Progress
     from voicestyle.pipeline import Pipeline
 
 log = logging.getLogger("voicestyle.handler")
 
-TURN_SECONDS: Final = 0.15  # a newcomer waits about this long; TorchServe itself costs 5 to 10 ms a call
+MOST_RETRY_SECONDS: Final = 60
+BROKEN_AFTER: Final = 3  # failed steps in a row; a CUDA context that was poisoned never recovers
 
 
 class ContinuousBatch:
-    """Drives a pipeline in turns; `clock` counts seconds."""
+    """Drives a pipeline in turns. `clock` counts seconds; `draining` tells whether newcomers are to be sent away."""
 
-    def __init__(self, pipeline: Pipeline, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        limits: ServiceLimits | None = None,
+        *,
+        metrics: Metrics,
+        draining: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._pipeline = pipeline
+        self._limits = limits or ServiceLimits()
+        self._metrics = metrics
+        self._draining = draining
         self._clock = clock
-        self._pace = Pace(TURN_SECONDS)
-        self._began: dict[str, float] = {}  # when each live request was taken in, oldest first
+        self._pace = Pace(self._limits.turn_seconds)
+        self._requests: dict[str, LiveRequest] = {}  # in the order in which they came
+        self._face_seconds = 1.0  # a running mean, for Retry-After
+        self._failed_steps = 0
         self._model = f"{pipeline.manifest.name}@{pipeline.manifest.version}"
 
+    @property
+    def broken(self) -> bool:
+        """Whether the last steps all failed, so that this process had better be replaced."""
+        return self._failed_steps >= BROKEN_AFTER
+
     def turn(self, rows: Sequence[Row]) -> dict[str, Answer]:
-        """Take newcomers in, let go of those not in `rows`, step all, and return the answers that are ready.
+        """Take newcomers in, let go of those not in `rows`, step all, and return what is to be told.
 
         Never raises for a request's sake: whatever goes wrong with one is that one's answer, and a step that
         fails is the answer of all that were in it.
         """
-        deadline = self._clock() + TURN_SECONDS
+        deadline = self._clock() + self._limits.turn_seconds
         self._let_go({row.id for row in rows})
         answers = self._admit(rows, deadline)
         try:
-            finished = self._step()
+            self._fill()
+            progress = self._step()
         except Exception:
-            log.exception("a step failed; requests %s get a 500", ", ".join(self._began))
-            return answers | {key: self._fail(key) for key in list(self._began)}
-        return answers | self._finish(finished, deadline)
-
-    def discard(self, key: str) -> None:
-        """Forget a request wherever it stands; no error if it is unknown."""
-        self._began.pop(key, None)
-        with suppress(Exception):  # it may never have got into the pipeline
-            self._pipeline.remove(key)
-
-    def _let_go(self, present: set[str]) -> None:
-        for key in self._began.keys() - present:
-            log.info("request %s: left before its face was done", key)
-            self.discard(key)
-
-    def _admit(self, rows: Sequence[Row], deadline: float) -> dict[str, Answer]:
-        answers: dict[str, Answer] = {}
-        for row in rows:
-            if row.id in self._began:
-                continue
-            if self._pipeline.live >= self._pipeline.capacity:
-                break
-            began = self._clock()
-            try:
-                audio, words = read_request(row)
-                self._pipeline.submit(row.id, audio, Options.parse(words))
-                self._began[row.id] = began
-            except CallerError as error:
-                # Not the message: it may quote the caller.
-                log.info("request %s: refused, %s %s", row.id, error.status, error.code)
-                answers[row.id] = refusal(error, row.id)
-            except Exception:
-                log.exception("request %s: failed before its first step", row.id)
-                answers[row.id] = self._fail(row.id)
-            if self._clock() >= deadline:
-                break  # those who run must not wait for a crowd of newcomers to be decoded
+            self._failed_steps += 1
+            running = [key for key, request in self._requests.items() if request.in_batch]
+            log.exception("a step failed; requests %s get a 500", ", ".join(running))
+            answers |= {key: self.fail(key) for key in running}
+        else:
+            answers |= self._tell(progress)
+            answers |= self._finish(progress, deadline)
+        for key, request in self._requests.items():
+            if key not in answers and (chunk := request.chunk()):
+                answers[key] = chunk
+        live = self._pipeline.live
+        self._metrics.occupancy(live, len(self._requests) - live)
         return answers
 
-    def _step(self) -> list[str]:
-        """Step whoever is unfinished; return the ids of the finished, the longest waiting first."""
-        left = self._steps_left()
-        if left:
-            # No further than the first to finish, so that its place is free in the next turn.
-            steps = min(self._pace.steps(len(left)), *left.values())
-            began = self._clock()
-            self._pipeline.step(steps)
-            still_left = self._steps_left()  # waits for the device, so that the time below is the steps' own
-            self._pace.note(len(left), steps, self._clock() - began)
-            left = still_left
-        return [key for key in self._began if key not in left]
+    def fail(self, key: str, row: Row | None = None) -> Answer:
+        """Forget a request wherever it stands and return the answer that says so."""
+        request = self._requests.pop(key, None)
+        with suppress(Exception):  # it may never have got into the pipeline
+            self._pipeline.remove(key)
+        if request is not None:
+            self._metrics.failed(request.protocol, self._clock() - request.began)
+            return request.fail()
+        return failure(key).over(row.protocol if row else "http")
 
-    def _steps_left(self) -> dict[str, int]:
-        """The steps to go of each request that is not finished."""
-        if not self._began:
-            return {}
-        return {key: p.steps - p.step for key, p in self._pipeline.progress().items() if not p.finished}
+    def _let_go(self, present: set[str]) -> None:
+        for key in self._requests.keys() - present:
+            request = self._requests.pop(key)
+            if request.in_batch:
+                self._pipeline.remove(key)
+            self._metrics.left(request.protocol, self._clock() - request.began)
+            log.info("request %s: its client left before the face was done", key)
 
-    def _finish(self, finished: Sequence[str], deadline: float) -> dict[str, Answer]:
+    def _admit(self, rows: Sequence[Row], deadline: float) -> dict[str, Answer]:
+        """Hear newcomers; those that cannot be taken are answered at once."""
         answers: dict[str, Answer] = {}
-        for key in finished:
+        places = self._limits.live_requests + self._limits.queue - len(self._requests)
+        draining = self._draining()
+        for row in rows:
+            if row.id in self._requests:
+                continue
+            if draining:
+                answers[row.id] = self._send_away(row, "draining", "this server is stopping; ask another")
+            elif places <= 0:
+                waiting = f"{self._limits.queue} requests wait for a place, no more may"
+                answers[row.id] = self._send_away(row, "overloaded", waiting)
+            elif self._clock() < deadline:
+                if answer := self._take_in(row):
+                    answers[row.id] = answer
+                else:
+                    places -= 1
+            else:
+                places -= 1  # heard in the next turn: those who run must not wait for a crowd to be decoded
+        return answers
+
+    def _take_in(self, row: Row) -> Answer | None:
+        """Hear one newcomer; its answer, if it gets no face."""
+        began, protocol = self._clock(), row.protocol
+        self._metrics.received(protocol)
+        try:
+            audio, words = read_request(row, self._limits.audio_bytes)
+            prepared = self._pipeline.prepare(audio, Options.parse(words))
+        except CallerError as error:
+            # Not the message: it may quote the caller.
+            log.info("request %s: refused, %s %s", row.id, error.status, error.code)
+            self._metrics.refused(protocol, error.code, self._clock() - began)
+            answer = refusal(error, row.id)
+        except Exception:
+            log.exception("request %s: failed before its first step", row.id)
+            self._metrics.failed(protocol, self._clock() - began)
+            answer = failure(row.id)
+        else:
+            self._requests[row.id] = LiveRequest(row.id, protocol, began, self._model, prepared)
+            return None
+        return answer.over(protocol)
+
+    def _send_away(self, row: Row, code: str, message: str) -> Answer:
+        log.info("request %s: refused, 503 %s", row.id, code)
+        self._metrics.received(row.protocol)
+        self._metrics.refused(row.protocol, code)
+        soonest = math.ceil(self._face_seconds / self._limits.live_requests)
+        return unavailable(code, message, row.id, min(max(soonest, 1), MOST_RETRY_SECONDS)).over(row.protocol)
+
+    def _fill(self) -> None:
+        """Let those who wait join the batch, as far as there are places."""
+        for request in self._requests.values():
+            if self._pipeline.live >= self._pipeline.capacity:
+                return
+            if not request.in_batch:
+                self._pipeline.join(request.id, request.prepared)
+                request.in_batch = True
+
+    def _step(self) -> dict[str, Progress]:
+        """Step whoever is unfinished; return where all are."""
+        progress = self._progress()
+        left = [
+            min(p.steps, self._requests[key].next_preview or p.steps) - p.step
+            for key, p in progress.items()
+            if not p.finished
+        ]
+        if not left:
+            return progress
+        # No further than the first to finish or to be shown, so that its place is free in the next turn.
+        batch = len(left) if self._pipeline.together else 1
+        steps = min(self._pace.steps(batch), *left)
+        began = self._clock()
+        for _ in range(steps):
+            self._pipeline.advance()
+        progress = self._progress()  # waits for the device, so that the time below is the steps' own
+        seconds = self._clock() - began
+        self._pace.note(batch, steps, seconds)
+        self._metrics.stepped(batch, steps, seconds)
+        self._failed_steps = 0
+        return progress
+
+    def _progress(self) -> dict[str, Progress]:
+        return self._pipeline.progress() if self._pipeline.live else {}
+
+    def _tell(self, progress: dict[str, Progress]) -> dict[str, Answer]:
+        """Note progress and previews for those who want to hear of them; the answers of those who cannot be shown."""
+        answers: dict[str, Answer] = {}
+        for key, at in progress.items():
+            request = self._requests[key]
+            request.note_progress(at)
+            if at.step == request.next_preview:
+                try:
+                    request.note_preview(self._pipeline.preview(key))
+                except Exception:
+                    log.exception("request %s: no preview could be made", key)
+                    answers[key] = self.fail(key)
+        return answers
+
+    def _finish(self, progress: dict[str, Progress], deadline: float) -> dict[str, Answer]:
+        answers: dict[str, Answer] = {}
+        for key in [key for key in self._requests if key in progress and progress[key].finished]:
             if answers and self._clock() >= deadline:
                 break  # rendering takes its time too; the rest is rendered in the next turns
             try:
-                answers[key] = self._picture(key)
+                face = self._pipeline.finish(key)
             except Exception:
                 log.exception("request %s: its face could not be rendered", key)
-                answers[key] = self._fail(key)
+                answers[key] = self.fail(key)
+                continue
+            request = self._requests.pop(key)
+            answers[key] = request.finish(face)
+            seconds = self._clock() - request.began
+            self._face_seconds += 0.2 * (seconds - self._face_seconds)
+            self._metrics.finished(request.protocol, face, seconds)
+            shared = face.largest_batch
+            log.info("request %s: %d steps in a batch of up to %d, %.0f ms", key, face.steps, shared, 1000 * seconds)
         return answers
-
-    def _picture(self, key: str) -> Answer:
-        face = self._pipeline.finish(key)
-        ms = 1000 * (self._clock() - self._began.pop(key))
-        shared = face.largest_batch
-        log.info("request %s: %d steps in a batch of up to %d, %.0f ms", key, face.steps, shared, ms)
-        return picture(face, self._model)
-
-    def _fail(self, key: str) -> Answer:
-        self.discard(key)
-        return failure(key)

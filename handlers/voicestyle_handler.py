@@ -1,14 +1,15 @@
-"""TorchServe's way into VoiceStyle: the rows of all live requests in, the answers of the finished ones out.
+"""TorchServe's way into VoiceStyle: the rows of all live requests in, what is to be told to whom out.
 
 It translates and knows no mathematics. TorchServe calls `handle` over and over with all live requests. An
 answer's status and headers travel with its first chunk, but a face's similarity is known only at its end, and
-a step may still fail: so an unfinished request gets no chunk at all. It is left out of the reply by deleting
-its entry of `context.request_ids`, from which TorchServe 0.12 encodes the reply. TorchServe then keeps the
-request and hands it over again, body included, in the next call; what it gets in the end is one plain
-response with its own status, headers and length. The same holds over gRPC.
+a step may still fail: so an unfinished request that did not ask for previews gets no chunk at all. It is left out of
+the reply by deleting its entry of `context.request_ids`, from which TorchServe 0.12 encodes the reply. TorchServe then
+keeps the request and hands it over again, body included, in the next call; what it gets in the end is one plain
+response with its own status, headers and length. Over gRPC, where TorchServe drops a call after its first chunk, this
+is what lets it share the batch.
 
-The price: TorchServe looks whether a client is still there only after a chunk, so the face of one that hung up
-is finished and thrown away.
+The price: TorchServe looks whether a client is still there only after a chunk, so without previews the face of one
+that hung up is finished and thrown away.
 """
 
 from __future__ import annotations
@@ -22,64 +23,75 @@ from typing import Final
 
 import torch
 
-from handlers.answers import Answer, failure
+from handlers.answers import Answer
 from handlers.context import Context
 from handlers.continuous_batch import ContinuousBatch
+from handlers.limits import SECTION, ServiceLimits
+from handlers.metrics import Metrics
 from handlers.requests import Row
 from voicestyle.pipeline import Pipeline
 
 log = logging.getLogger("voicestyle.handler")
 
 BUNDLE: Final = "bundle"  # the folder inside the archive
+RUN_VARIABLE: Final = "VOICESTYLE_RUN"  # the folder in which `voicestyle serve` leaves word for its worker
+DRAIN: Final = "drain"  # the file there that says: take no one in
 
 
 class VoiceStyleHandler:
     """The one class in this module, as TorchServe demands; `initialize` comes before the first `handle`."""
 
     def initialize(self, context: Context) -> None:
-        """Load and warm up the bundle of the archive; what is wrong with it is logged and raised."""
+        """Load and warm up the bundle of the archive; what is wrong with it or the limits is logged and raised."""
         # TorchServe's worker logs a line a call at INFO.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("voicestyle").setLevel(logging.INFO)
         properties = context.system_properties
-        folder = Path(properties["model_dir"]) / BUNDLE
         gpu = properties.get("gpu_id")
         device = "cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}"
         if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(len(os.sched_getaffinity(0)))
+        metrics = Metrics()  # counts starts, those that fail too
         try:
-            pipeline = Pipeline.load(folder, device=device, capacity=properties["batch_size"])
+            limits = ServiceLimits.parse((context.model_yaml_config or {}).get(SECTION))
+            pipeline = Pipeline.load(
+                Path(properties["model_dir"]) / BUNDLE, device=device, capacity=limits.live_requests, caps=limits.caps
+            )
         except Exception as error:
             log.error("cannot serve the bundle: %s", error)
             raise
-        self._batch = ContinuousBatch(pipeline)
-        log.info(
-            "ready: %s@%s on %s, up to %d requests in the batch",
-            pipeline.manifest.name,
-            pipeline.manifest.version,
-            device,
-            pipeline.capacity,
-        )
+        manifest = pipeline.manifest
+        metrics.describe(model=manifest.name, version=manifest.version, device=device, capacity=pipeline.capacity)
+        self._batch = ContinuousBatch(pipeline, limits, metrics=metrics, draining=_draining)
+        log.info("ready: %s@%s on %s, %s", manifest.name, manifest.version, device, limits)
 
     def handle(self, data: Sequence[Mapping[str, object]], context: Context) -> list[bytes]:
         """Give the batch a turn. Never raises: an exception here would fail every request of the batch."""
-        ids = [context.request_ids[index] for index in range(len(data))]
+        if self._batch.broken:
+            log.critical("steps keep failing: this worker ends, TorchServe starts another")
+            logging.shutdown()
+            os._exit(1)  # TorchServe catches SystemExit
+        rows = [Row(context.request_ids[i], fields, context.get_all_request_header(i)) for i, fields in enumerate(data)]
         try:
-            rows = [Row(key, data[i], context.get_all_request_header(i)) for i, key in enumerate(ids)]
             answers = self._batch.turn(rows)
         except Exception:
-            log.exception("a turn failed; requests %s get a 500", ", ".join(ids))
-            answers = {key: failure(key) for key in ids}
-            for key in ids:
-                self._batch.discard(key)
+            log.exception("a turn failed; requests %s get a 500", ", ".join(row.id for row in rows))
+            answers = {row.id: self._batch.fail(row.id, row) for row in rows}
         bodies: list[bytes] = []
-        for index, key in enumerate(ids):
-            if key in answers:
-                bodies.append(_send(answers[key], index, context))
+        for index, row in enumerate(rows):
+            if row.id in answers:
+                bodies.append(_send(answers[row.id], index, context))
             else:
                 bodies.append(b"")
                 del context.request_ids[index]
+        verdicts = [answers[row.id].verdict if row.id in answers else None for row in rows]
+        context.stopping_criteria = [lambda _, verdict=verdict: verdict for verdict in verdicts]
         return bodies
+
+
+def _draining() -> bool:
+    run = os.environ.get(RUN_VARIABLE)
+    return run is not None and (Path(run) / DRAIN).exists()
 
 
 def _send(answer: Answer, index: int, context: Context) -> bytes:

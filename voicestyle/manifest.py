@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from voicestyle.errors import BundleError
-from voicestyle.options import Options, Settings, bad_option
+from voicestyle.options import FORMATS, OUTPUTS, Options, Settings, bad_option
+
+Number = TypeVar("Number", int, float)
 
 MANIFEST = "bundle.json"
 FORMAT = 1
@@ -25,11 +27,22 @@ FILES = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may cost: steps, seconds of audio, and the least seconds of speech it must bring."""
+    """What a request may cost: steps, seconds of audio, previews, and the least seconds of speech it must bring."""
 
     steps: int = 500
     audio_seconds: float = 120.0
     min_speech_seconds: float = 0.5
+    previews: int = 16
+
+
+@dataclass(frozen=True)
+class Caps:
+    """A service's own limits, each of which counts where it is below the bundle's; None sets none."""
+
+    steps: int | None = None
+    audio_seconds: float | None = None
+    size: int | None = None
+    previews: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,34 @@ class Manifest:
             raise bad_option(f"steps must be 1 to {self.limits.steps}, got {steps}")
         if size not in self.sizes:
             raise bad_option(f"size must be one of {', '.join(map(str, self.sizes))}, got {size}")
-        return Settings(steps, seed, size)
+        previews = options.previews or 0
+        if previews > self.limits.previews:
+            raise bad_option(f"previews must be 0 to {self.limits.previews}, got {previews}")
+        if previews >= steps:
+            raise bad_option(f"previews must be fewer than the {steps} steps, got {previews}")
+        return Settings(steps, seed, size, options.format or FORMATS[0], options.output or OUTPUTS[0], previews)
+
+    def capped(self, caps: Caps) -> "Manifest":
+        """This manifest with a service's limits; a default beyond them becomes the most they allow.
+
+        Raises BundleError where no size of the bundle is within `caps.size`.
+        """
+        sizes = tuple(size for size in self.sizes if caps.size is None or size <= caps.size)
+        if not sizes:
+            raise BundleError(f"the bundle makes faces of {min(self.sizes)} pixels at least; max_size is {caps.size}")
+        limits = replace(
+            self.limits,
+            steps=_lower(self.limits.steps, caps.steps),
+            audio_seconds=_lower(self.limits.audio_seconds, caps.audio_seconds),
+            previews=_lower(self.limits.previews, caps.previews),
+        )
+        return replace(
+            self,
+            sizes=sizes,
+            default_size=self.default_size if self.default_size in sizes else max(sizes),
+            default_steps=min(self.default_steps, limits.steps),
+            limits=limits,
+        )
 
     def to_json(self) -> str:
         """The text of bundle.json."""
@@ -128,3 +168,7 @@ class Manifest:
         for name in ("sources", "sizes"):
             values[name] = tuple(values[name])
         return cls(**values)
+
+
+def _lower(own: Number, cap: Number | None) -> Number:
+    return own if cap is None else min(own, cap)

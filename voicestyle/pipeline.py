@@ -4,21 +4,23 @@ bytes → waveform → log-mel → voice embedding → prototypes → first late
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
 from voicestyle.engine import Engine, Generator, Progress, Schedule
-from voicestyle.images import encode_png, to_pixels
-from voicestyle.manifest import Manifest
+from voicestyle.images import encode, to_pixels
+from voicestyle.manifest import Caps, Manifest
 from voicestyle.options import Options, Settings
 from voicestyle.voices import Voice, embed_voice
 
+NO_CAPS = Caps()
 WARM_UP_STEPS = 3  # TorchScript profiles a module's first calls and compiles in the next
 
 
@@ -26,12 +28,13 @@ WARM_UP_STEPS = 3  # TorchScript profiles a module's first calls and compiles in
 class Face:
     """The answer to a request.
 
-    png: the image's bytes. trace: cos(voice, face) at each step. prototypes: indices, nearest first.
-    largest_batch: most requests that shared one of its steps. timings: seconds per stage; `optimise` is wall-clock
-    time, shared with the other requests of the batch.
+    image: the bytes of a file in `format`. trace: cos(voice, face) at each step. prototypes: indices, nearest first.
+    largest_batch: most requests that shared one of its steps. timings: seconds per stage; `queue` is the wait for a
+    place, `optimise` wall-clock time shared with the other requests of the batch.
     """
 
-    png: bytes
+    image: bytes
+    format: str
     trace: list[float]
     seed: int
     steps: int
@@ -54,11 +57,29 @@ class Face:
 
 
 @dataclass(frozen=True)
-class _Request:
+class Prepared:
+    """A request that has been heard and waits for a place in the batch."""
+
     settings: Settings
     voice: Voice
     prototypes: list[int]
+    first_latent: Tensor
     timings: dict[str, float]
+    since: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A small JPEG of a face on its way, at `step`."""
+
+    image: bytes
+    size: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class _Request:
+    prepared: Prepared
     joined: float
 
 
@@ -87,9 +108,21 @@ class Pipeline:
         self._requests: dict[str, _Request] = {}
 
     @classmethod
-    def load(cls, folder: Path, *, device: torch.device | str = "cpu", capacity: int = 8) -> "Pipeline":
-        """A warm pipeline from a bundle folder. Raises BundleError for a bundle that is not whole."""
-        pipeline = cls(Bundle.load(folder, device), device=device, capacity=capacity)
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: torch.device | str = "cpu",
+        capacity: int = 8,
+        caps: Caps = NO_CAPS,
+    ) -> "Pipeline":
+        """A warm pipeline from a bundle folder, with a service's `caps` on what a request may cost.
+
+        Raises BundleError for a bundle that is not whole, or makes no face within the caps.
+        """
+        bundle = Bundle.load(folder, device)
+        bundle = replace(bundle, manifest=bundle.manifest.capped(caps))
+        pipeline = cls(bundle, device=device, capacity=capacity)
         pipeline.warm_up()
         return pipeline
 
@@ -123,21 +156,38 @@ class Pipeline:
     def submit(self, key: str, audio: bytes | Path, options: Options) -> Settings:
         """Let a request join the batch at its next step; returns its options with the bundle's defaults.
 
+        Raises what `prepare` and `join` raise.
+        """
+        prepared = self.prepare(audio, options)
+        self.join(key, prepared)
+        return prepared.settings
+
+    def prepare(self, audio: bytes | Path, options: Options) -> Prepared:
+        """All stages before the optimisation; nothing is kept.
+
         Raises:
-            CallerError: audio or options that cannot be used; nothing is left behind.
-            ValueError: a key that is already live.
-            RuntimeError: the batch is full.
+            CallerError: audio or options that cannot be used.
         """
         settings = self.manifest.resolve(options)
         voice = embed_voice(audio, self._bundle.voice_encoder, self.manifest.limits, self.device)
         start = perf_counter()
         prototypes = self._bundle.nearest_prototypes(voice.embedding.numpy())
         first = self._first_latent(voice, prototypes)
+        since = perf_counter()
+        return Prepared(settings, voice, prototypes, first, {**voice.timings, "first_latent": since - start}, since)
+
+    def join(self, key: str, prepared: Prepared) -> None:
+        """Let a prepared request join the batch at its next step.
+
+        Raises:
+            ValueError: a key that is already live.
+            RuntimeError: the batch is full.
+        """
+        settings = prepared.settings
+        self._engine.add(key, prepared.voice.embedding, prepared.first_latent, seed=settings.seed, steps=settings.steps)
         joined = perf_counter()
-        self._engine.add(key, voice.embedding, first, seed=settings.seed, steps=settings.steps)
-        timings = {**voice.timings, "first_latent": joined - start}
-        self._requests[key] = _Request(settings, voice, prototypes, timings, joined)
-        return settings
+        prepared.timings["queue"] = joined - prepared.since
+        self._requests[key] = _Request(prepared, joined)
 
     def _first_latent(self, voice: Voice, prototypes: list[int]) -> Tensor:
         bank, instances, embedding = self._bundle.latent_bank, self.manifest.instances, voice.embedding.numpy()
@@ -151,46 +201,66 @@ class Pipeline:
         """Take `count` optimisation steps with every live request."""
         self._engine.step(count)
 
+    def advance(self) -> None:
+        """Take one step with whoever has waited longest: with all of them where they go together, else with one."""
+        self._engine.advance()
+
+    @property
+    def together(self) -> bool:
+        """Whether the requests of the batch go through the networks together, as on a GPU, or one by one."""
+        return self._engine.together
+
     def progress(self) -> dict[str, Progress]:
         """Where each request stands, with one read from the device."""
         return {str(key): progress for key, progress in self._engine.progress().items()}
 
+    def preview(self, key: str) -> Preview:
+        """A request's face as far as it has come, at the size of the optimisation. Raises KeyError."""
+        progress, outcome = self.progress()[key], self._engine.outcome(key)
+        with torch.no_grad():
+            image = self._bundle.generator(outcome.latent, outcome.noise)
+            pixels = to_pixels(F.avg_pool2d(image, image.shape[-1] // self.manifest.image_size)[0])
+        description = self._description(self._requests[key].prepared.settings, progress.similarity)
+        return Preview(encode(pixels, "jpeg", description), pixels.shape[0], progress)
+
     def finish(self, key: str) -> Face:
         """Render a request as far as it has come, and let it leave. Raises KeyError for an unknown key."""
         request = self._requests[key]
-        settings, timings = request.settings, dict(request.timings)
+        prepared, settings = request.prepared, request.prepared.settings
         outcome = self._engine.outcome(key)
         trace = outcome.similarity.tolist() or [math.nan]
-        timings["optimise"] = perf_counter() - request.joined
-
-        start = perf_counter()
+        began = perf_counter()
         with torch.no_grad():
-            image = self._bundle.generator.render(outcome.latent, outcome.noise, settings.size)
-        pixels = to_pixels(image[0])
-        timings["render"] = perf_counter() - start
-
-        start = perf_counter()
-        description = {
-            "Model": f"{self.manifest.name} {self.manifest.version}",
-            "Similarity": f"{trace[-1]:.4f}",
-            "Seed": str(settings.seed),
-            "Steps": str(settings.steps),
+            pixels = to_pixels(self._bundle.generator.render(outcome.latent, outcome.noise, settings.size)[0])
+        rendered = perf_counter()
+        image = encode(pixels, settings.format, self._description(settings, trace[-1]))
+        timings = prepared.timings | {
+            "optimise": began - request.joined,
+            "render": rendered - began,
+            "encode": perf_counter() - rendered,
         }
-        png = encode_png(pixels, description)
-        timings["png"] = perf_counter() - start
         self.remove(key)
         return Face(
-            png=png,
+            image=image,
+            format=settings.format,
             trace=trace,
             seed=settings.seed,
             steps=settings.steps,
             size=settings.size,
-            prototypes=request.prototypes,
+            prototypes=prepared.prototypes,
             largest_batch=outcome.largest_batch,
-            audio_seconds=request.voice.audio_seconds,
-            speech_seconds=request.voice.speech_seconds,
+            audio_seconds=prepared.voice.audio_seconds,
+            speech_seconds=prepared.voice.speech_seconds,
             timings=timings,
         )
+
+    def _description(self, settings: Settings, similarity: float) -> dict[str, str]:
+        return {
+            "Model": f"{self.manifest.name} {self.manifest.version}",
+            "Similarity": f"{similarity:.4f}",
+            "Seed": str(settings.seed),
+            "Steps": str(settings.steps),
+        }
 
     def remove(self, key: str) -> None:
         """Forget a request. Raises KeyError for an unknown key."""

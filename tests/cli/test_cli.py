@@ -33,6 +33,11 @@ def test_one_voice_to_face_png(generate, samples, tmp_path):
     assert "similarity" in result.output
 
 
+def test_the_suffix_decides_the_format(generate, samples, tmp_path):
+    assert generate(samples / "slt.wav", "--steps", "2", "-o", "face.webp").exit_code == 0
+    assert Image.open(tmp_path / "face.webp").format == "WEBP"
+
+
 def test_several_voices_share_a_batch_and_get_a_file_each(generate, samples, tmp_path):
     voices = [samples / f"{name}.wav" for name in ("slt", "rms", "awb")]
     assert generate(*voices, "--batch", "2", "--size", "32", "--report", "-o", "faces").exit_code == 0
@@ -58,7 +63,7 @@ def test_a_voice_that_cannot_be_used_is_named_and_the_others_are_made(generate, 
         (["--size", "77"], "size must be one of 32, 64, got 77"),
         (["--steps", "99"], "steps must be 1 to 40, got 99"),
         (["--bundle", "nowhere"], "no bundle in nowhere: bundle.json is missing"),
-        (["-o", "face.jpg"], "a face is written as .png, got face.jpg"),
+        (["-o", "face.bmp"], "a face is written as .png, .jpg, .jpeg, .webp; got face.bmp"),
         (["--device", "cuda"], "this machine has no CUDA device"),
         (["--device", "gpu"], "a device is cpu, cuda, cuda:1 …, got gpu"),
     ],

@@ -266,3 +266,39 @@ def test_noise_maps_are_judged_and_normalised_one_by_one():
     normalise_(maps.mul_(torch.tensor([1.0, 5.0, 9.0]).view(3, 1, 1, 1)).add_(2))
     torch.testing.assert_close(maps.std(dim=(1, 2, 3)), torch.ones(3, dtype=torch.float64))
     torch.testing.assert_close(maps.mean(dim=(1, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_one_by_one_whoever_waited_longest_takes_the_next_step():
+    running = engine(together=False)
+    running.add("a", **request(1))
+    running.advance()
+    running.advance()
+    running.add("b", **request(2))
+    running.advance()
+    assert {key: at.step for key, at in running.progress().items()} == {"a": 2, "b": 1}
+    for _ in range(4):
+        running.advance()
+    assert {key: at.step for key, at in running.progress().items()} == {"a": 4, "b": 3}
+    assert running.outcome("b").largest_batch == 2
+
+
+def test_together_an_advance_is_a_step_of_all():
+    running = engine(together=True)
+    running.advance()
+    running.add("a", **request(1))
+    running.add("b", **request(2))
+    running.advance()
+    assert {key: at.step for key, at in running.progress().items()} == {"a": 1, "b": 1}
+
+
+def test_advancing_and_stepping_give_the_same_face():
+    stepped, advanced = engine(together=False), engine(together=False)
+    for each in (stepped, advanced):
+        each.add("a", **request(1, steps=5))
+        each.add("b", **request(2, steps=7))
+    stepped.step(7)
+    for _ in range(12):
+        advanced.advance()
+    for key in "ab":
+        assert advanced.progress()[key].finished
+        assert torch.equal(stepped.outcome(key).latent, advanced.outcome(key).latent)

@@ -65,7 +65,7 @@ def test_similarity_rises_for_every_sample_and_two_voices_get_two_faces(demo_bun
     pipeline.step(10)
     faces = {name: pipeline.finish(name) for name in ("slt", "rms", "awb")}
     assert all(face.similarity > face.first_similarity for face in faces.values())
-    assert len({face.png for face in faces.values()}) == 3
+    assert len({face.image for face in faces.values()}) == 3
 
 
 def test_company_does_not_change_one_bit(demo_bundle, samples):
@@ -81,4 +81,4 @@ def test_company_does_not_change_one_bit(demo_bundle, samples):
     alone, crowded = trace("slt"), trace("rms", "slt")
     assert crowded.largest_batch == 2
     assert crowded.trace == alone.trace
-    assert crowded.png == alone.png
+    assert crowded.image == alone.image

@@ -1,14 +1,15 @@
 import io
+import json
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from voicestyle.errors import CallerError
-from voicestyle.images import DIGITAL_SOURCE_TYPE, encode_png, to_pixels
-from voicestyle.options import Options
+from voicestyle.images import DIGITAL_SOURCE_TYPE, encode, to_pixels
+from voicestyle.options import FORMATS, Options
 from voicestyle.pipeline import Pipeline
 
 
@@ -38,9 +39,9 @@ def test_a_voice_becomes_a_face_with_its_report(pipeline, samples):
     assert 5 < face.speech_seconds <= face.audio_seconds
     assert len(face.prototypes) == 3
     assert set(face.timings) == {
-        "decode", "front_end", "voice_encoder", "first_latent", "optimise", "render", "png",
+        "decode", "front_end", "voice_encoder", "first_latent", "queue", "optimise", "render", "encode",
     }  # fmt: skip
-    image = Image.open(io.BytesIO(face.png))
+    image = Image.open(io.BytesIO(face.image))
     assert image.size == (64, 64)
     assert image.text["Seed"] == "4"
     assert DIGITAL_SOURCE_TYPE in image.text["XML:com.adobe.xmp"]
@@ -53,7 +54,7 @@ def test_same_voice_and_seed_same_bytes_alone_or_in_company(pipeline, samples):
         pipeline.submit(key, audio, Options(**options))
         while not pipeline.progress()[key].finished:
             pipeline.step()
-        return pipeline.finish(key).png
+        return pipeline.finish(key).image
 
     alone = face("alone", seed=1)
     assert face("again", seed=1) == alone
@@ -104,8 +105,41 @@ def test_pixels_are_truncated_and_clamped():
     assert to_pixels(values)[0, :, 0].tolist() == [0, 0, 127, 254, 255, 255]
 
 
-def test_png_bytes_are_a_function_of_pixels_and_description():
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    png = encode_png(pixels, {"Seed": "1"})
-    assert png == encode_png(pixels, {"Seed": "1"})
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), pixels)
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_file_bytes_are_a_function_of_pixels_and_description(image_format):
+    pixels = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[:, None, None], 64, axis=1).repeat(3, axis=2)
+    file = encode(pixels, image_format, {"Seed": "1"})
+    assert file == encode(pixels, image_format, {"Seed": "1"})
+    assert file != encode(pixels, image_format, {"Seed": "2"})
+    image = Image.open(io.BytesIO(file))
+    assert image.format == image_format.upper()
+    difference = np.abs(np.asarray(image.convert("RGB"), int) - pixels)
+    assert difference.max() <= (0 if image_format == "png" else 12)
+    assert DIGITAL_SOURCE_TYPE.encode() in file
+    words = image.text if image_format == "png" else json.loads(image.getexif()[ExifTags.Base.ImageDescription])
+    assert words["Seed"] == "1"
+
+
+def test_a_preview_is_a_jpeg_of_the_face_on_its_way_and_changes_nothing(pipeline, samples):
+    def face(watched):
+        pipeline.submit("a", samples / "slt.wav", Options(steps=6))
+        for _ in range(3):
+            pipeline.step(2)
+            if watched:
+                previews.append(pipeline.preview("a"))
+        return pipeline.finish("a")
+
+    previews = []
+    assert face(watched=True).image == face(watched=False).image
+    assert [preview.progress.step for preview in previews] == [2, 4, 6]
+    assert len({preview.image for preview in previews}) == 3
+    image = Image.open(io.BytesIO(previews[0].image))
+    assert (image.format, image.size) == ("JPEG", (previews[0].size,) * 2)
+
+
+def test_a_prepared_request_waits_for_its_place(pipeline, samples):
+    prepared = pipeline.prepare(samples / "slt.wav", Options(steps=2))
+    assert pipeline.live == 0
+    pipeline.join("a", prepared)
+    pipeline.step(2)
+    assert pipeline.finish("a").timings["queue"] >= 0

@@ -41,7 +41,7 @@ def test_files_to_a_face_by_the_steps_of_the_engine(stand_in, options, small_enc
     pipeline.submit("voice", samples / "slt.wav", Options(steps=5, seed=4))
     pipeline.step(5)
     face = pipeline.finish("voice")
-    assert Image.open(io.BytesIO(face.png)).size == (64, 64)
+    assert Image.open(io.BytesIO(face.image)).size == (64, 64)
 
     encoders = cmpc2.load(files.cmpc, small_encoder, small_encoder)
     generator, _ = read_stylegan2(files.stylegan)

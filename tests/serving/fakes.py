@@ -11,67 +11,96 @@ from types import SimpleNamespace
 
 from ts.service import Service
 
+from voicestyle.engine import Progress
 from voicestyle.errors import CallerError
+from voicestyle.options import Settings
+from voicestyle.pipeline import Face, Preview
 
 BATCH_SIZE = 4
+HANDED_OVER = 30  # TorchServe's batchSize
 
 
 @dataclass
 class FakePipeline:
-    """Keeps count. Some audio makes it fail: b"text" is refused, b"bug" and b"unrenderable" are bugs."""
+    """Keeps count. Some audio makes it fail: b"text" is refused, b"bug", b"unshowable" and b"unrenderable" are bugs."""
 
     capacity: int = BATCH_SIZE
     breaks_at_step: bool = False
+    together: bool = True
     requests: dict = field(default_factory=dict)
-    calls: list = field(default_factory=list)
+    calls: list = field(default_factory=list)  # how many were running at each step
+    prepared: int = 0
     manifest = SimpleNamespace(name="fake", version="3")
 
-    def loaded(self, folder, *, device, capacity):
-        self.folder, self.device, self.capacity = folder, device, capacity
+    def loaded(self, folder, *, device, capacity, caps):
+        self.folder, self.device, self.capacity, self.caps = folder, device, capacity, caps
         return self
 
     @property
     def live(self):
         return len(self.requests)
 
-    def submit(self, key, audio, options):
-        assert self.live < self.capacity
+    def prepare(self, audio, options):
         if audio == b"text":
             raise CallerError("not_audio", "audio must be a sound file")
         if audio == b"bug":
             raise RuntimeError("a bug")
+        self.prepared += 1
         steps = 4 if options.steps is None else options.steps
-        self.requests[key] = SimpleNamespace(audio=audio, options=options, step=0, steps=steps, batch=0)
-        return options
+        settings = Settings(
+            steps,
+            options.seed or 0,
+            options.size or 256,
+            options.format or "png",
+            options.output or "image",
+            options.previews or 0,
+        )
+        return SimpleNamespace(audio=audio, settings=settings)
 
-    def step(self, count):
+    def join(self, key, prepared):
+        assert self.live < self.capacity
+        steps = prepared.settings.steps
+        self.requests[key] = SimpleNamespace(
+            audio=prepared.audio, settings=prepared.settings, step=0, steps=steps, batch=0
+        )
+
+    def advance(self):
         if self.breaks_at_step:
             raise RuntimeError("CUDA error")
         running = [request for request in self.requests.values() if request.step < request.steps]
-        self.calls.append((len(running), count))
+        self.calls.append(len(running))
+        if not self.together:
+            running = sorted(running, key=lambda request: request.step)[:1]
         for request in running:
-            request.step = min(request.steps, request.step + count)
-            request.batch = max(request.batch, len(running))
+            request.step += 1
+            request.batch = max(request.batch, self.calls[-1])
 
     def progress(self):
-        return {
-            key: SimpleNamespace(step=r.step, steps=r.steps, finished=r.step == r.steps)
-            for key, r in self.requests.items()
-        }
+        return {key: Progress(r.step, r.steps, r.step / 100) for key, r in self.requests.items()}
+
+    def preview(self, key):
+        if self.requests[key].audio == b"unshowable":
+            raise RuntimeError("no preview")
+        return Preview(b"JPEG at %d" % self.requests[key].step, 256, self.progress()[key])
 
     def finish(self, key):
         request = self.requests[key]
         if request.audio == b"unrenderable":
             raise RuntimeError("no image")
         del self.requests[key]
-        return SimpleNamespace(
-            png=b"PNG of " + bytes(request.audio),
-            similarity=0.75,
-            first_similarity=0.25,
-            seed=request.options.seed or 0,
-            steps=request.steps,
-            size=request.options.size or 256,
+        settings = request.settings
+        return Face(
+            image=settings.format.encode() + b" of " + bytes(request.audio),
+            format=settings.format,
+            trace=[0.25, 0.75],
+            seed=settings.seed,
+            steps=settings.steps,
+            size=settings.size,
+            prototypes=[3, 1, 2],
             largest_batch=request.batch,
+            audio_seconds=9.0,
+            speech_seconds=8.0,
+            timings={"decode": 0.01},
         )
 
     def remove(self, key):
@@ -88,41 +117,65 @@ class Response:
 class Frontend:
     """Hands all live requests to the worker in every call, and does with its replies what TorchServe 0.12 does."""
 
-    def __init__(self, handler, model_dir: Path) -> None:
+    def __init__(self, handler, model_dir: Path, **limits) -> None:
         metrics = SimpleNamespace(add_time=lambda *_: None)
         self.service = Service("voicestyle", str(model_dir), None, handler.handle, None, BATCH_SIZE, True, metrics)
         self.service.set_cl_socket(None)
+        self.service.context.model_yaml_config = {"handler": {"live_requests": BATCH_SIZE, **limits}}
         handler.initialize(self.service.context)
         self.waiting: dict[str, dict] = {}
         self.jobs: dict[str, dict] = {}
         self.responses: dict[str, Response] = {}
+        self.streams: dict[str, Response] = {}  # answers of which chunks went out
+        self.gone: set[str] = set()
 
     def post(self, key, body=b"voice", form=None, **headers):
         fields = {"body": body} if form is None else form
+        self._queue(key, fields, {"Host": "here", "url_path": "/predictions/voicestyle", **headers})
+
+    def call_grpc(self, key, **inputs):
+        self._queue(key, inputs, None)
+
+    def _queue(self, key, fields, headers):
         self.waiting[key] = {
             "requestId": key.encode(),
-            "headers": [
-                {"name": name.replace("_", "-").encode(), "value": str(value).encode()}
-                for name, value in {"Host": "here", **headers}.items()
-            ],
             "parameters": [
                 {"name": name, "contentType": "", "value": bytearray(value)} for name, value in fields.items()
             ],
         }
+        if headers is not None:
+            self.waiting[key]["headers"] = [
+                {"name": spelled(name).encode(), "value": str(value).encode()} for name, value in headers.items()
+            ]
 
     def leave(self, key):
-        """The job is gone, as after a chunk that TorchServe could not deliver."""
-        del self.jobs[key]
+        """The client hangs up; TorchServe sees it when it next sends a chunk."""
+        self.gone.add(key)
 
     def call(self):
-        while self.waiting and len(self.jobs) < BATCH_SIZE:
+        while self.waiting and len(self.jobs) < HANDED_OVER:
             key = next(iter(self.waiting))
             self.jobs[key] = self.waiting.pop(key)
         code, message, predictions = decode(self.service.predict(list(self.jobs.values())))
         assert code == 200, f"all of the batch failed: {code} {message}"
         for key, response in predictions:
             assert key in self.jobs, "TorchServe stops a worker that answers for unknown requests"
-            assert "ts_stream_next" not in response.headers, "a chunk would fix status and headers"
+            job, verdict = self.jobs[key], response.headers.pop("ts_stream_next", None)
+            if "headers" not in job:
+                assert verdict == "false", "StreamPredictions ends the worker without, and drops calls that go on"
+            elif verdict == "true":
+                stream = self.streams.setdefault(key, response)
+                if stream is not response:
+                    stream.body += response.body
+                # Cached in the backend from now on: neither fields nor headers come again.
+                self.jobs[key] = {"requestId": key.encode(), "parameters": [], "headers": []}
+                if key in self.gone:
+                    del self.jobs[key]
+                continue
+            elif verdict == "false":
+                assert key in self.streams, "the last chunk of a stream goes out without headers"
+                self.streams[key].body += response.body
+                response = self.streams[key]
             del self.jobs[key]
             self.responses[key] = response
 
@@ -132,6 +185,11 @@ class Frontend:
             self.call()
             calls -= 1
         return self.responses
+
+
+def spelled(name):
+    """A header's name for a keyword; `url_path` is TorchServe's own."""
+    return name if name == "url_path" else name.replace("_", "-")
 
 
 def decode(message):

@@ -5,8 +5,11 @@ import logging
 
 import pytest
 import yaml
+from fakes import BATCH_SIZE
 
+from handlers.limits import ServiceLimits
 from voicestyle.archive import MODEL_CONFIG, ROOT
+from voicestyle.serving.server import CONFIG, read_properties
 
 
 def error(response):
@@ -17,7 +20,7 @@ def error(response):
 def test_face_comes_with_what_is_known_about_it(frontend):
     frontend.post("a", b"voice", X_VoiceStyle_Steps=5, X_VoiceStyle_Seed=7, X_VoiceStyle_Size=1024)
     response = frontend.run()["a"]
-    assert (response.status, response.body) == (200, b"PNG of voice")
+    assert (response.status, response.body) == (200, b"png of voice")
     assert response.headers == {
         "content-type": "image/png",
         "X-VoiceStyle-Similarity": "0.750000",
@@ -47,7 +50,7 @@ def test_option_headers_in_any_spelling(frontend, pipeline, name):
 def test_form_with_audio_and_options(frontend):
     frontend.post("a", form={"audio": b"voice", "steps": b"2", "Seed": b"9"}, X_VoiceStyle_Size=1024)
     response = frontend.run()["a"]
-    assert response.body == b"PNG of voice"
+    assert response.body == b"png of voice"
     assert [response.headers[f"X-VoiceStyle-{name}"] for name in ("Steps", "Seed", "Size")] == ["2", "9", "1024"]
 
 
@@ -78,18 +81,21 @@ def test_requests_join_a_running_batch(frontend, pipeline):
     frontend.post("b", b"two", X_VoiceStyle_Steps=6)
     frontend.post("c", b"three", X_VoiceStyle_Steps=1)
     responses = frontend.run()
-    assert [responses[key].body for key in "abc"] == [b"PNG of one", b"PNG of two", b"PNG of three"]
+    assert [responses[key].body for key in "abc"] == [b"png of one", b"png of two", b"png of three"]
     assert [responses[key].headers["X-VoiceStyle-Batch"] for key in "abc"] == ["3", "3", "3"]
 
 
 def test_one_that_is_gone_frees_its_place(frontend, pipeline):
-    frontend.post("a", X_VoiceStyle_Steps=50)
-    frontend.post("b", X_VoiceStyle_Steps=2)
+    frontend.post("a", X_VoiceStyle_Steps=50, X_VoiceStyle_Previews=1)
+    frontend.post("b", X_VoiceStyle_Steps=9)
     frontend.call()
+    assert sorted(pipeline.requests) == ["a", "b"]
     frontend.leave("a")
-    frontend.call()
-    assert "a" not in pipeline.requests
     assert list(frontend.run()) == ["b"]
+    assert "a" not in frontend.jobs
+    frontend.post("c")
+    frontend.run()
+    assert not pipeline.requests
 
 
 def test_a_full_batch_lets_others_wait(frontend, pipeline):
@@ -98,7 +104,7 @@ def test_a_full_batch_lets_others_wait(frontend, pipeline):
         frontend.post(key)
     responses = frontend.run()
     assert sorted(responses) == list("abcd")
-    assert max(live for live, _ in pipeline.calls) == 2
+    assert max(pipeline.calls) == 2
 
 
 def test_bad_ones_among_good_ones(frontend, pipeline):
@@ -106,7 +112,7 @@ def test_bad_ones_among_good_ones(frontend, pipeline):
         frontend.post(key, audio)
     responses = frontend.run()
     assert [responses[key].status for key in "abcd"] == [200, 415, 500, 500]
-    assert responses["a"].body == b"PNG of one"
+    assert responses["a"].body == b"png of one"
     for key in "cd":
         assert error(responses[key])["code"] == "internal"
         assert error(responses[key])["request_id"] == key
@@ -157,10 +163,18 @@ def test_one_line_a_request_and_nothing_personal(frontend, caplog):
 
 def test_initialise_takes_the_bundle_of_the_archive_and_the_batch_of_the_yaml(frontend, pipeline, tmp_path):
     assert (pipeline.folder, pipeline.device) == (tmp_path / "bundle", "cpu")
-    assert pipeline.capacity == frontend.service.context.system_properties["batch_size"]
+    assert pipeline.capacity == BATCH_SIZE
     config = yaml.safe_load((ROOT / MODEL_CONFIG).read_text())
     assert config["continuousBatching"] is True
     assert config["minWorkers"] == config["maxWorkers"] == 1
+    limits = ServiceLimits.parse(config["handler"])
+    assert limits == ServiceLimits()
+    assert config["batchSize"] > limits.live_requests + limits.queue
+    properties = read_properties(CONFIG)
+    largest = int(properties["max_request_size"])
+    assert largest > limits.audio_bytes * 4 / 3  # base64
+    heap = int(properties["vmargs"].removeprefix("-Xmx").removesuffix("g")) * 2**30
+    assert (config["batchSize"] + config["jobQueueSize"]) * largest < 0.6 * heap
 
 
 def test_initialise_says_what_is_wrong_with_the_bundle(quiet_logging, tmp_path, caplog):

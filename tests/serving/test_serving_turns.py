@@ -4,27 +4,32 @@ from types import SimpleNamespace
 
 import pytest
 from fakes import FakePipeline
+from prometheus_client import CollectorRegistry
 
-from handlers.continuous_batch import TURN_SECONDS, ContinuousBatch
+from handlers.continuous_batch import ContinuousBatch
+from handlers.limits import ServiceLimits
+from handlers.metrics import Metrics
 from handlers.pace import Pace
 from handlers.requests import Row
+
+TURN_SECONDS = ServiceLimits().turn_seconds
 
 
 class SlowPipeline(FakePipeline):
     """Takes its time: seconds a step and request, a submission, and a rendered face."""
 
-    def __init__(self, clock, step=0.0, submit=0.0, finish=0.0):
+    def __init__(self, clock, step=0.0, prepare=0.0, finish=0.0):
         super().__init__(capacity=8)
         self.clock = clock
-        self.seconds = SimpleNamespace(step=step, submit=submit, finish=finish)
+        self.seconds = SimpleNamespace(step=step, prepare=prepare, finish=finish)
 
-    def submit(self, *args):
-        self.clock.now += self.seconds.submit
-        return super().submit(*args)
+    def prepare(self, *args):
+        self.clock.now += self.seconds.prepare
+        return super().prepare(*args)
 
-    def step(self, count):
-        super().step(count)
-        self.clock.now += self.seconds.step * count * self.live
+    def advance(self):
+        super().advance()
+        self.clock.now += self.seconds.step * (self.live if self.together else 1)
 
     def finish(self, *args):
         self.clock.now += self.seconds.finish
@@ -36,13 +41,18 @@ def clock():
     return SimpleNamespace(now=0.0)
 
 
-def rows(ids, steps=1000):
-    return [Row(key, {"body": b"voice"}, {"X-VoiceStyle-Steps": str(steps)}) for key in ids]
+def batch_of(pipeline):
+    return ContinuousBatch(pipeline, metrics=Metrics(CollectorRegistry()), clock=lambda: pipeline.clock.now)
+
+
+def rows(ids, steps=500):
+    headers = {"url_path": "/predictions/voicestyle", "X-VoiceStyle-Steps": str(steps)}
+    return [Row(key, {"body": b"voice"}, headers) for key in ids]
 
 
 @pytest.mark.parametrize(("step", "live"), [(0.002, 1), (0.002, 8), (0.02, 3), (0.02, 1)])
 def test_a_call_lasts_100_to_200_ms(clock, step, live):
-    batch = ContinuousBatch(SlowPipeline(clock, step=step), lambda: clock.now)
+    batch = batch_of(SlowPipeline(clock, step=step))
     ids = [str(number) for number in range(live)]
     batch.turn(rows(ids))
     for _ in range(5):
@@ -51,26 +61,40 @@ def test_a_call_lasts_100_to_200_ms(clock, step, live):
         assert 0.1 <= clock.now - began <= 0.2
 
 
+@pytest.mark.parametrize("step", [0.15, 0.04, 0.002])
+def test_where_requests_step_one_by_one_a_crowd_makes_no_call_longer(clock, step):
+    pipeline = SlowPipeline(clock, step=step)
+    pipeline.together = False
+    batch, ids = batch_of(pipeline), "abcdefgh"
+    for _ in range(20):
+        began = clock.now
+        batch.turn(rows(ids))
+        assert clock.now - began <= 0.2
+    taken = [request.step for request in pipeline.requests.values()]
+    assert max(taken) - min(taken) <= 1
+    assert sum(taken) >= 20
+
+
 def test_a_slow_step_is_taken_alone(clock):
     pipeline = SlowPipeline(clock, step=3.0)
-    batch = ContinuousBatch(pipeline, lambda: clock.now)
+    batch = batch_of(pipeline)
     for _ in range(3):
         batch.turn(rows("a"))
-    assert pipeline.calls == [(1, 1)] * 3
+    assert pipeline.calls == [1] * 3
 
 
 def test_pace_keeps_a_grown_batch_within_its_time():
     pace = Pace(0.15)
-    pace.note(live=1, steps=1, seconds=0.05)
+    pace.note(batch=1, steps=1, seconds=0.05)
     assert pace.steps(1) == 3
     assert pace.steps(8) == 1
-    pace.note(live=8, steps=1, seconds=0.05)  # as on a GPU, where a full batch costs no more
+    pace.note(batch=8, steps=1, seconds=0.05)  # as on a GPU, where a full batch costs no more
     assert pace.steps(8) == 3
 
 
 def test_no_step_beyond_the_first_to_finish(clock):
     pipeline = SlowPipeline(clock, step=0.001)
-    batch = ContinuousBatch(pipeline, lambda: clock.now)
+    batch = batch_of(pipeline)
     both = rows("a", steps=200) + rows("b", steps=3)
     batch.turn(both)
     answers = batch.turn(both)
@@ -79,8 +103,8 @@ def test_no_step_beyond_the_first_to_finish(clock):
 
 
 def test_a_crowd_of_newcomers_does_not_stop_those_who_run(clock):
-    pipeline = SlowPipeline(clock, step=0.01, submit=0.1)
-    batch = ContinuousBatch(pipeline, lambda: clock.now)
+    pipeline = SlowPipeline(clock, step=0.01, prepare=0.1)
+    batch = batch_of(pipeline)
     batch.turn(rows("a"))
     crowd = rows("abcdefgh")
     began, taken = clock.now, pipeline.requests["a"].step
@@ -95,7 +119,7 @@ def test_a_crowd_of_newcomers_does_not_stop_those_who_run(clock):
 
 def test_faces_that_are_done_together_are_rendered_over_several_calls(clock):
     pipeline = SlowPipeline(clock, finish=1.0)
-    batch = ContinuousBatch(pipeline, lambda: clock.now)
+    batch = batch_of(pipeline)
     waiting = rows("abcd", steps=1)
     answered = []
     while waiting:
@@ -104,4 +128,4 @@ def test_faces_that_are_done_together_are_rendered_over_several_calls(clock):
         answered += answers
         waiting = [row for row in waiting if row.id not in answers]
     assert answered == list("abcd")
-    assert pipeline.calls == [(4, 1)]
+    assert pipeline.calls == [4]

@@ -16,6 +16,7 @@ from voicestyle.pipeline import Face, Pipeline
 
 STEPS_PER_UPDATE = 2
 DEFAULT_OUTPUT = Path("face.png")
+FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
 @click.command()
@@ -24,7 +25,8 @@ DEFAULT_OUTPUT = Path("face.png")
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="A .png file for one voice, or a folder, which gets STEM.png for each.  [default: face.png, or faces/]",
+    help="A file for one voice (.png, .jpg, .webp), or a folder, which gets STEM.png for each.  "
+    "[default: face.png, or faces/]",
 )
 @click.option(
     "--bundle",
@@ -57,7 +59,8 @@ def generate(
     used is named on stderr, the others are made all the same, and the exit code is 1.
     """
     targets = _targets(voices, output)
-    options = Options(steps=steps, seed=seed, size=size)
+    image_format = FORMAT_OF_SUFFIX[next(iter(targets.values())).suffix.lower()]
+    options = Options(steps=steps, seed=seed, size=size, format=image_format)
     pipeline = Pipeline.load(bundle, device=usable_device(device), capacity=min(batch, len(voices)))
     planned = pipeline.manifest.resolve(options).steps
     waiting, failed = list(voices), 0
@@ -81,8 +84,9 @@ def _targets(voices: tuple[Path, ...], output: Path | None) -> dict[str, Path]:
     if output is None:
         output = DEFAULT_OUTPUT if len(voices) == 1 else Path("faces")
     if output.suffix and not output.is_dir():
-        if output.suffix.lower() != ".png":
-            raise click.BadParameter(f"a face is written as .png, got {output}", param_hint="-o")
+        if output.suffix.lower() not in FORMAT_OF_SUFFIX:
+            rule = f"a face is written as {', '.join(FORMAT_OF_SUFFIX)}"
+            raise click.BadParameter(f"{rule}; got {output}", param_hint="-o")
         if len(voices) > 1:
             raise click.BadParameter(f"{len(voices)} voices need a folder, got the file {output}", param_hint="-o")
         return {str(voice): output for voice in voices}
@@ -104,9 +108,9 @@ def _advance(pipeline: Pipeline, bar: "tqdm[NoReturn]", targets: dict[str, Path]
 
 def _write(face: Face, voice: Path, target: Path, bar: "tqdm[NoReturn]", report: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(face.png)
+    target.write_bytes(face.image)
     if report:
         values = asdict(face)
-        del values["png"]
+        del values["image"]
         target.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     bar.write(f"{voice} -> {target}  similarity {face.first_similarity:.3f} -> {face.similarity:.3f}")

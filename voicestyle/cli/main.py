@@ -7,6 +7,7 @@ import click
 from voicestyle import __version__
 from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.generate import generate
+from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
 from voicestyle.errors import ArchiveError, BundleError, CallerError, CheckpointError, ServerError
 
@@ -34,6 +35,7 @@ def main() -> None:
     Serve it:
       voicestyle archive                        bundle and code into model_store/voicestyle.mar
       voicestyle serve                          that archive on TorchServe, in the foreground
+      voicestyle request samples/slt.wav        a voice to face.png, through it; or
       curl -X POST -H "Content-Type: application/octet-stream" --data-binary @samples/slt.wav \\
            http://127.0.0.1:8080/predictions/voicestyle -o face.png
 
@@ -41,5 +43,5 @@ def main() -> None:
     """
 
 
-for command in (generate, serve, bundle, archive):
+for command in (generate, request, serve, bundle, archive):
     main.add_command(command)

@@ -122,6 +122,7 @@ class Engine:
         self._voice = self._rows.allocate(embedding_dim, dtype=dtype)
         self._similarity = self._rows.allocate(max_steps, dtype=dtype)
         self._done: dict[Hashable, tuple[Item, Outcome]] = {}
+        self._ticks = 0
 
     def _variable(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
         value, first, second = (self._rows.allocate(*shape, dtype=self.dtype) for _ in range(3))
@@ -191,10 +192,22 @@ class Engine:
     def step(self, count: int = 1) -> None:
         """Take `count` steps with everything that is live; whoever has no steps left drops out on the way."""
         for _ in range(count):
-            if not len(self._rows):
-                return
-            self._step()
+            for group in self._groups():
+                self._advance(group)
             self._retire()
+
+    def advance(self) -> None:
+        """Take one step with whoever has waited longest: all that go together, or one item."""
+        if groups := self._groups():
+            self._advance(min(groups, key=lambda group: group[0].last))
+            self._retire()
+
+    def _groups(self) -> list[list[Item]]:
+        """The live items, by who goes through the networks together."""
+        items = [item for _, item in self._rows.in_order()]
+        if self.together:
+            return [items] if items else []
+        return [[item] for item in items]
 
     def progress(self) -> dict[Hashable, Progress]:
         """Where every request stands, live or finished, with one read from the device."""
@@ -230,14 +243,6 @@ class Engine:
         """Forget a request, finished or not. Raises KeyError for an unknown key."""
         if self._done.pop(key, None) is None:
             self._rows.remove(key)
-
-    def _step(self) -> None:
-        items = [item for _, item in self._rows.in_order()]
-        for group in [items] if self.together else [[item] for item in items]:
-            self._advance(group)
-        for item in items:
-            item.step += 1
-            item.largest_batch = max(item.largest_batch, len(items))
 
     def _advance(self, items: list[Item]) -> None:
         """One step of items that stand in successive rows."""
@@ -276,6 +281,11 @@ class Engine:
                 )
             for value, _, _ in self._noise:
                 noise_maps.normalise_(value[rows])
+        self._ticks += 1
+        for item in items:
+            item.step += 1
+            item.last = self._ticks
+            item.largest_batch = max(item.largest_batch, self.live)
 
     def _retire(self) -> None:
         for key, item in self._rows.in_order():

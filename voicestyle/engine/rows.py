@@ -17,7 +17,8 @@ class Item:
     row: int
     steps: int
     step: int = 0
-    largest_batch: int = 0  # most requests that shared one of its steps
+    largest_batch: int = 0  # most requests that were live during one of its steps
+    last: int = 0  # when it last took a step, in steps of the whole engine
 
 
 class Rows:

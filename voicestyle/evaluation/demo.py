@@ -57,8 +57,8 @@ class DemoEvaluation:
         paths: list[tuple[Path, Path]] = []
         for speaker, pair in zip(speakers, pairs, strict=True):
             first, last = (self.output / f"{speaker.speaker}_{which}.png" for which in ("first", "last"))
-            first.write_bytes(pair.first.png)
-            last.write_bytes(pair.last.png)
+            first.write_bytes(pair.first.image)
+            last.write_bytes(pair.last.image)
             paths.append((first, last))
         return paths
 
@@ -71,8 +71,8 @@ class DemoEvaluation:
     ) -> dict[str, Any]:
         sexes = [speaker.sex for speaker in speakers]
         first, last = (Agreement.of(sexes, [each.sex for each in judged]) for judged in (firsts, lasts))
-        before = np.array([skin_luminance(pair.first.png) for pair in pairs])
-        after = np.array([skin_luminance(pair.last.png) for pair in pairs])
+        before = np.array([skin_luminance(pair.first.image) for pair in pairs])
+        after = np.array([skin_luminance(pair.last.image) for pair in pairs])
         rows = [
             {
                 "speaker": speaker.speaker,

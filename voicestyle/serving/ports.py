@@ -1,4 +1,4 @@
-"""The loopback ports of one TorchServe."""
+"""The ports of one TorchServe and its supervisor."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ HOST: Final = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Ports:
-    """TorchServe's loopback ports; the defaults are its own."""
+    """TorchServe's ports, the defaults being its own, and the supervisor's for probes and metrics."""
 
     inference: int = 8080
     management: int = 8081
     metrics: int = 8082
     grpc_inference: int = 7070
     grpc_management: int = 7071
+    operations: int = 8083
 
     def __post_init__(self) -> None:
         numbers = [getattr(self, field.name) for field in fields(self)]
@@ -35,10 +36,12 @@ class Ports:
             return cls(*(each.getsockname()[1] for each in sockets))
 
     def taken(self) -> list[int]:
-        """Those that somebody listens on."""
+        """Those of TorchServe that somebody listens on."""
         with ExitStack() as stack:
             taken: list[int] = []
             for field in fields(self):
+                if field.name == "operations":  # the supervisor listens there before TorchServe starts
+                    continue
                 probe = stack.enter_context(socket.socket())
                 # As TorchServe does: ports of connections just closed are free.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

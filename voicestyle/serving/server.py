@@ -6,26 +6,27 @@ Java is run directly: TorchServe's launcher leaves it behind when it is signalle
 from __future__ import annotations
 
 import ctypes
-import http.client
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from voicestyle.archive import ARCHIVE, ROOT
 from voicestyle.errors import ServerError
+from voicestyle.serving.management import Management
+from voicestyle.serving.metrics_endpoint import in_flight
 from voicestyle.serving.ports import HOST, Ports
+from voicestyle.serving.run_folder import RunFolder
 
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 (only where the operator asks for it)
 CONFIG: Final = ROOT / "config.properties"
 LOG_CONFIG: Final = ROOT / "log4j2.xml"
 START_SECONDS: Final = 300.0
@@ -41,11 +42,15 @@ LIBC: Final = ctypes.CDLL(None)
 class TorchServe:
     """A running server as a context manager: inside, the model is ready; afterwards, nothing of it is left.
 
-    archive: a .mar, served under its name without the ending. ports: free ones unless given. console: let the
-    server write to this process's output instead of keeping its log in `log`.
+    archive: a .mar, served under its name without the ending. ports: free ones unless given. host: the IPv4
+    address where the inference ports listen; the management ports are always on loopback. console: let the server
+    write to this process's output instead of keeping its log in `log`.
 
-    Entering raises ServerError if the model is not ready after `start_seconds`, or the server gave up before. On
-    Linux the server ends with the thread that entered, even one that is killed.
+    On Linux the server ends with the thread that entered, even one that is killed.
+
+    Raises:
+        ServerError: no archive; on entering, a port in use, a model that is not ready after `start_seconds`, or a
+            server that gave up before.
     """
 
     def __init__(
@@ -53,28 +58,51 @@ class TorchServe:
         archive: Path = ARCHIVE,
         *,
         ports: Ports | None = None,
+        host: str = HOST,
         start_seconds: float = START_SECONDS,
         console: bool = False,
     ) -> None:
+        if not archive.is_file():
+            raise ServerError(f"{archive} is missing; `voicestyle archive` writes an archive")
         self.archive = archive.resolve()
         self.model = archive.stem
         self.ports = ports or Ports.free()
+        self.host = host
+        self.management = Management(self.ports.management, self.model)
         self._start_seconds = start_seconds
         self._console = console
         self._stack = ExitStack()
         self._java: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
+        self._run: RunFolder | None = None
 
     @property
     def url(self) -> str:
-        """Where the model takes voices."""
-        return f"http://{HOST}:{self.ports.inference}/predictions/{self.model}"
+        """Where the model takes voices, as this machine reaches it."""
+        host = HOST if self.host == EVERYWHERE else self.host
+        return f"http://{host}:{self.ports.inference}/predictions/{self.model}"
 
     @property
     def pid(self) -> int:
         """Java's process id."""
         assert self._java is not None, "the server was not started"
         return self._java.pid
+
+    @property
+    def run(self) -> RunFolder:
+        """What this process shares with the workers."""
+        assert self._run is not None, "the server was not started"
+        return self._run
+
+    @property
+    def started(self) -> bool:
+        """Whether it was entered."""
+        return self._run is not None
+
+    @property
+    def ended(self) -> int | None:
+        """Java's exit status once it ended; None while it runs or is not started yet."""
+        return None if self._java is None else self._java.poll()
 
     def log(self) -> str:
         """All that the server wrote so far; empty if it writes to the console."""
@@ -89,8 +117,15 @@ class TorchServe:
 
     def worker_pids(self) -> list[int]:
         """The process ids of workers that have the model loaded and are alive."""
-        # TorchServe goes on calling a worker READY for a while after it died.
-        return [worker["pid"] for worker in self._workers() if worker["status"] == "READY" and _alive(worker["pid"])]
+        return self.management.worker_pids()
+
+    def in_flight(self) -> int | None:
+        """Requests that wait for an answer, in TorchServe's queue or in a worker; None while it cannot be asked.
+
+        A worker counts once a turn, so one that it took in during the turn that is going on may be missing.
+        """
+        pending = self.management.pending()
+        return None if pending is None else pending + in_flight(self.run.metrics, self.worker_pids())
 
     def wait(self) -> int:
         """Wait until the server ends by itself and return Java's exit status."""
@@ -98,13 +133,12 @@ class TorchServe:
         return self._java.wait()
 
     def __enter__(self) -> TorchServe:
-        if not self.archive.is_file():
-            raise ServerError(f"{self.archive} is missing; `voicestyle archive` writes an archive")
         if taken := self.ports.taken():
             raise ServerError(f"port {taken[0]} is in use by another process")
         with self._stack:
             # Short, for the worker's socket in it: a Unix socket's path ends at 107 characters.
             self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="voicestyle-")))
+            self._run = RunFolder.create(self._folder / "run")
             self._stack.callback(self._stop)
             self._start(self._folder)
             self._await_ready()
@@ -125,8 +159,7 @@ class TorchServe:
         command += [f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}", *properties.get("vmargs", "").split()]
         command += ["-cp", str(site / "ts" / "frontend" / "*"), "org.pytorch.serve.ModelServer"]
         command += ["--python", sys.executable, "-f", str(config), "-s", str(self.archive.parent), "-ncs"]
-        # The archive brings its own code: PYTHONPATH would go before it.
-        environment = ALLOCATOR | {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment = ALLOCATOR | _inherited() | self.run.environment()
         with ExitStack() as stack:
             output = None if self._console else stack.enter_context((folder / "torchserve.log").open("wb"))
             # A session of its own: Ctrl-C reaches this process alone, which then stops the server in order.
@@ -144,9 +177,10 @@ class TorchServe:
     def _overrides(self) -> dict[str, str]:
         ports = self.ports
         return {
-            "inference_address": f"http://{HOST}:{ports.inference}",
+            "inference_address": f"http://{self.host}:{ports.inference}",
             "management_address": f"http://{HOST}:{ports.management}",
             "metrics_address": f"http://{HOST}:{ports.metrics}",
+            "grpc_inference_address": self.host,
             "grpc_inference_port": str(ports.grpc_inference),
             "grpc_management_port": str(ports.grpc_management),
             "model_store": str(self.archive.parent),
@@ -158,7 +192,7 @@ class TorchServe:
         end = time.monotonic() + self._start_seconds
         seen: set[int] = set()
         while not self.worker_pids():
-            seen.update(worker["pid"] for worker in self._workers() if worker["pid"] > 0)
+            seen.update(worker["pid"] for worker in self.management.workers() if worker["pid"] > 0)
             if self._java.poll() is not None:
                 raise ServerError(f"TorchServe ended with status {self._java.returncode}{self.tail()}")
             if len(seen) > 1:  # TorchServe would go on trying for minutes
@@ -172,22 +206,13 @@ class TorchServe:
             return
         with suppress(ProcessLookupError):
             self._java.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._java.wait(STOP_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(self._java.pid, signal.SIGKILL)  # whatever is left: java or its workers
-        self._java.wait()
-
-    def _workers(self) -> list[Mapping[str, Any]]:
-        """What TorchServe says about the model's workers; nothing while it cannot be asked."""
-        connection = http.client.HTTPConnection(HOST, self.ports.management, timeout=5)
         try:
-            connection.request("GET", f"/models/{self.model}")
-            return json.loads(connection.getresponse().read())[0]["workers"]
-        except (OSError, http.client.HTTPException, ValueError, LookupError):
-            return []
-        finally:
-            connection.close()
+            with suppress(subprocess.TimeoutExpired):
+                self._java.wait(STOP_SECONDS)
+        finally:  # also where a second signal cuts the waiting short
+            with suppress(ProcessLookupError):
+                os.killpg(self._java.pid, signal.SIGKILL)  # whatever is left: java or its workers
+            self._java.wait()
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -201,6 +226,13 @@ def _end_with_parent() -> None:
     """Ask Linux to end java when this process is gone, were it killed. Runs in the child, between fork and exec."""
     if sys.platform == "linux":
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _inherited() -> dict[str, str]:
+    """This process's environment, but for what would change how TorchServe runs."""
+    # The archive brings its own code, and PYTHONPATH would go before it. TorchServe reads settings from variables,
+    # among them TS_OPEN_INFERENCE_PROTOCOL, whose gRPC service can kill the worker.
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH" and not key.startswith("TS_")}
 
 
 def _java() -> str:
@@ -222,13 +254,3 @@ def _torchserve() -> Path:
     if spec is None or spec.origin is None:
         raise ServerError("TorchServe is not installed: pip install 'voicestyle[serve]'")
     return Path(spec.origin).resolve().parent.parent
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
