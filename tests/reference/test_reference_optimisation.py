@@ -92,7 +92,7 @@ def follow(it, engine, steps):
         assert distance == pytest.approx(float(it.array("similarity")[i]), abs=tolerance)
         error = (outcome.latent.double() - torch.from_numpy(it.array("latent")[i])).abs()
         assert error.max() < (1e-4 if exact else 5e-3 if early else 3e-2)
-        assert error.mean() < (1e-4 if exact else 2e-5 if early else 1e-2)
+        assert error.mean() < (1e-4 if exact or early else 1e-2)
         means.append(float(error.mean()))
     assert np.mean(means) < (1e-4 if exact else 2e-3)
     if steps < len(it.array("latent")):
