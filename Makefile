@@ -8,9 +8,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 VOICE ?= samples/slt.wav
 FACE ?= face.png
-WHEELS := .cache/wheels
+ARCHIVE := model_store/voicestyle.mar
 
-INSTALL = PYTHON='$(PYTHON)' sh scripts/install.sh
+INSTALL := PYTHON='$(PYTHON)' sh scripts/install.sh
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,7 +33,11 @@ $(BIN)/python:
 demo: .venv/serve.stamp  ## VOICE=path FACE=path: a voice to a PNG through a real TorchServe
 	$(BIN)/python scripts/demo.py --voice '$(VOICE)' --face '$(FACE)'
 
-serve: .venv/serve.stamp  ## the demo bundle on TorchServe in the foreground
+$(ARCHIVE): | .venv/serve.stamp
+	$(BIN)/voicestyle bundle demo
+	$(BIN)/voicestyle archive
+
+serve: .venv/serve.stamp $(ARCHIVE)  ## the archive in model_store (the demo bundle's if there is none) in the foreground
 	$(BIN)/voicestyle serve
 
 lint: .venv/test.stamp  ## ruff, pyright, import-linter

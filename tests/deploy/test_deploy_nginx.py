@@ -90,7 +90,7 @@ def running_nginx(folder, inference, operations, grpc_inference):
     text = CONF.read_text()
     for pattern, replacement in {
         r"listen 8000": f"listen {HOST}:{addresses.http}",
-        r"listen 9000": f"listen {HOST}:{addresses.grpc}",
+        r"listen 7000": f"listen {HOST}:{addresses.grpc}",
         r"127\.0\.0\.1:8080": f"{HOST}:{inference}",
         r"127\.0\.0\.1:8083": f"{HOST}:{operations}",
         r"127\.0\.0\.1:7070": f"{HOST}:{grpc_inference}",

@@ -45,21 +45,29 @@ def tiny_archive(tiny_bundle, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def service(samples, tmp_path_factory):
-    """One TorchServe for the whole session, on a bundle whose steps take milliseconds."""
-    import httpx
-    from tiny_service import Service, fragile_parts
+def fragile_archive(tmp_path_factory):
+    """An archive whose steps take milliseconds, with a size that cannot be rendered."""
+    from tiny_service import fragile_parts
 
     from voicestyle.archive import build_archive
     from voicestyle.bundle import write_bundle
-    from voicestyle.serving import TorchServe
 
     bundle = tmp_path_factory.mktemp("bundles") / "fragile"
     write_bundle(bundle, **fragile_parts())
-    archive = build_archive(bundle, tmp_path_factory.mktemp("store") / "voicestyle.mar")
+    return build_archive(bundle, tmp_path_factory.mktemp("store") / "voicestyle.mar")
+
+
+@pytest.fixture(scope="session")
+def service(fragile_archive, samples):
+    """One TorchServe for the whole session, on that archive."""
+    import httpx
+    from tiny_service import Service
+
+    from voicestyle.serving import TorchServe
+
     with pytest.MonkeyPatch.context() as patch, httpx.Client(timeout=120, trust_env=False) as client:
         patch.setenv("OMP_NUM_THREADS", "1")  # several threads for such small tensors wait for each other
-        with TorchServe(archive) as running:
+        with TorchServe(fragile_archive) as running:
             yield Service(running, client, (samples / "slt.wav").read_bytes())
 
 

@@ -71,6 +71,7 @@ class Service:
         """The events of a request with previews; leaving the block closes its connection."""
         headers = {"Content-Type": "application/octet-stream", **option_headers({"previews": 1} | options)}
         with (
+            # It reads no certificates, which takes longer than a request.
             httpx.Client(timeout=60, trust_env=False, verify=False) as client,
             client.stream("POST", self.server.url, content=self.voice, headers=headers) as response,
         ):
