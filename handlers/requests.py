@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
+from handlers.fields import MOST_FIELDS, TOO_MANY
 from voicestyle.errors import CallerError
 
 Protocol = Literal["http", "grpc"]
@@ -49,9 +50,11 @@ def read_request(row: Row, max_bytes: int | None = None) -> tuple[bytes, dict[st
     `bad_option` where an option is not text or was given twice with different values.
     """
     fields = row.fields
+    if TOO_MANY in fields:
+        raise CallerError("bad_option", f"a request may have at most {MOST_FIELDS} fields, the audio included")
     if BODY in fields and _content_type(row) == JSON_TYPE:
         fields = _json_fields(fields[BODY])
-    form = fields.keys() != {BODY}
+    form = set(fields) != {BODY}
     audio = fields.get(AUDIO if form else BODY)
     if not isinstance(audio, bytes | bytearray):
         raise CallerError("not_audio", f"the request carries no audio: {HOW}")
