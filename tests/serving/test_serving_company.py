@@ -10,7 +10,7 @@ from tiny_service import LONGEST, UNRENDERABLE, message
 pytestmark = [pytest.mark.serving, pytest.mark.usefixtures("unharmed")]
 
 GOOD = 7
-STEPS = 60
+STEPS = 30
 
 
 def text(service):
@@ -22,11 +22,11 @@ def bad_option(service):
 
 
 def fault(service):
-    assert service.post(steps=20, size=UNRENDERABLE).json()["error"]["code"] == "internal"
+    assert service.post(steps=10, size=UNRENDERABLE).json()["error"]["code"] == "internal"
 
 
 def fault_in_a_stream(service):
-    with service.stream(steps=20, size=UNRENDERABLE, previews=3) as events:
+    with service.stream(steps=10, size=UNRENDERABLE, previews=3) as events:
         assert list(events)[-1]["error"]["code"] == "internal"
 
 
@@ -37,7 +37,7 @@ def hang_up(service):
 
 def grpc_fault(service):
     with service.grpc() as calls:
-        answer = calls.unary(message(service.inputs(steps=20, size=UNRENDERABLE, previews=3)), timeout=60)
+        answer = calls.unary(message(service.inputs(steps=10, size=UNRENDERABLE, previews=3)), timeout=60)
     assert json.loads(answer.prediction)["error"]["code"] == "internal"
 
 
