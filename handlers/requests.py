@@ -51,7 +51,7 @@ def read_request(row: Row, max_bytes: int | None = None) -> tuple[bytes, dict[st
     fields = row.fields
     if BODY in fields and _content_type(row) == JSON_TYPE:
         fields = _json_fields(fields[BODY])
-    form = fields.keys() != {BODY}
+    form = list(fields) != [BODY]
     audio = fields.get(AUDIO if form else BODY)
     if not isinstance(audio, bytes | bytearray):
         raise CallerError("not_audio", f"the request carries no audio: {HOW}")
