@@ -54,7 +54,7 @@ def read_request(row: Row, max_bytes: int | None = None) -> tuple[bytes, dict[st
         raise CallerError("bad_option", f"a request may have at most {MOST_FIELDS} fields, the audio included")
     if BODY in fields and _content_type(row) == JSON_TYPE:
         fields = _json_fields(fields[BODY])
-    form = set(fields) != {BODY}
+    form = list(fields) != [BODY]
     audio = fields.get(AUDIO if form else BODY)
     if not isinstance(audio, bytes | bytearray):
         raise CallerError("not_audio", f"the request carries no audio: {HOW}")
