@@ -17,6 +17,7 @@ from voicestyle.client import (
     Retry,
     Retrying,
     ServiceFailed,
+    Settings,
     Started,
     TimedOut,
     Unreachable,
@@ -198,10 +199,8 @@ def test_a_server_that_never_answers(http, server, clock):
 def test_an_answer_that_drips_has_the_time_of_an_attempt(server, clock):
     """The clock goes on while events come: what arrives in time does not count once the attempt's time is over."""
     server.script = [[STREAM_HEAD + chunk(lines(STARTED)) + chunk(lines(progress(2))), SILENCE], [stream(STORY)]]
-    from conftest import Asker
-
-    asker = Asker((Client,), False, server.url, clock)
-    with asker.client(attempt_seconds=50) as client:
+    settings = Settings(clock=clock, draw=clock.draw, retry=Retry(4, 1, 8), attempt_seconds=50)
+    with Client(server.url, settings, sleep=clock.sleep) as client:
         events = client.stream(b"voice", previews=2)
         assert isinstance(next(events), Started)
         clock.now += 60
