@@ -27,8 +27,8 @@ class Machine:
     device_name: str
     cores: int
     threads: int
-    torch: str
-    python: str
+    torch_version: str
+    python_version: str
     load_average: float
 
     @classmethod
@@ -42,8 +42,8 @@ class Machine:
             device_name=torch.cuda.get_device_name(device) if gpu else _cpu_name(),
             cores=len(os.sched_getaffinity(0)),
             threads=torch.get_num_threads(),
-            torch=torch.__version__,
-            python=platform.python_version(),
+            torch_version=torch.__version__,
+            python_version=platform.python_version(),
             load_average=os.getloadavg()[0],
         )
 
@@ -54,7 +54,7 @@ def matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
     best = float("inf")
     for _ in range(MATRIX_RUNS):
         began = now(device)
-        a @ b
+        torch.mm(a, b)
         best = min(best, now(device) - began)
     return 2 * MATRIX_SIZE**3 / best / 1e9
 

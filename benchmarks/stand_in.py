@@ -16,6 +16,7 @@ State = dict[str, Tensor]
 
 MAPPING_SCALE = 100.0  # the mapping network multiplies its weights by 0.01
 IMAGE_SCALE = 0.2  # of each layer's share in the image, so that their sum seldom leaves [-1, 1]
+LATENT_STD = 14.655  # what `latent_std` finds, in a second, for the mapping network of seed 0
 SECOND_SCALE = 0.5  # of a residual branch, so that features do not grow from block to block
 
 

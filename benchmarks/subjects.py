@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from cmpc2 import CMPC, ResNetConfig, decode, log_mel, speech_only
 from voicestyle.archive import ROOT
 from voicestyle.demo_bundle import ASSETS, DEFAULT_STEPS, LEARNING_RATE, fetch_wheel, read_encoders
 from voicestyle.generators import StyleGAN2Config, face_z, from_wheel, latent_std, read_stylegan2
-from voicestyle.published.bundle import OPTIMISE_SIZE, STEPS
+from voicestyle.generators.latents import Mapper
 from voicestyle.published.bundle import LEARNING_RATE as PUBLISHED_LEARNING_RATE
+from voicestyle.published.bundle import OPTIMISE_SIZE, STEPS
 
 WHEELS = ROOT / ".cache" / "wheels"
 VOICES = tuple(ROOT / "samples" / f"{name}.wav" for name in ("slt", "rms", "awb"))
@@ -50,14 +51,16 @@ class Networks:
     def first_latent(self, face: int) -> Tensor:
         """The mean [512] of eight random latents of the face's own."""
         seeds = range(INSTANCES * face, INSTANCES * (face + 1))
-        return self.generator.map(face_z(seeds)).mean(dim=0)
+        return cast(Mapper, self.generator).map(face_z(seeds)).mean(dim=0)
 
 
 class Subject(Protocol):
-    """A size to measure. steps: of the whole schedule."""
+    """A size to measure."""
 
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Of the whole schedule."""
+        ...
 
     def networks(self) -> Networks:
         """Its networks, the same on every call."""
@@ -86,7 +89,7 @@ class StandIn:
         return Networks(
             generator=generator,
             encoders=stand_in.encoders(self.encoder),
-            latent_std=latent_std(generator),
+            latent_std=stand_in.LATENT_STD,
             image_size=self.image_size,
             learning_rate=PUBLISHED_LEARNING_RATE,
             steps=self.steps,

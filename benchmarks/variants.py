@@ -37,10 +37,17 @@ class Run(Protocol):
 
 
 class Variant(Protocol):
-    """A way of taking steps. environment: variables that its process starts with."""
+    """A way of taking steps."""
 
-    dtype: str
-    environment: Mapping[str, str]
+    @property
+    def dtype(self) -> str:
+        """What the networks compute in."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables that its process starts with."""
+        ...
 
     def takes(self, subject: Subject, batch: int) -> bool:
         """Whether there is something to measure."""
@@ -75,7 +82,7 @@ class _EngineRun:
         latents = [networks.first_latent(face) for face in faces]
         modules = [networks.generator, networks.encoders.requires_grad_(False).face_subnet]
         if variant.channels_last:
-            modules = [module.to(memory_format=torch.channels_last) for module in modules]
+            modules = [module.to(memory_format=torch.channels_last) for module in modules]  # pyright: ignore[reportCallIssue]
         if variant.compiled:
             modules = [
                 compile_module(module, keep=keep)
@@ -121,7 +128,8 @@ class Published:
 
     def start(self, subject: Subject, faces: range, device: torch.device) -> Run:
         """The same noise as the engine draws from the face's seed."""
-        assert isinstance(subject, StandIn) and len(faces) == 1, "the published loop takes one face of a StyleGAN2"
+        assert isinstance(subject, StandIn), "the published loop takes a StyleGAN2"
+        assert len(faces) == 1, "the published loop takes one face"
         return _PublishedRun(subject, faces[0], device)
 
 

@@ -92,6 +92,8 @@ def test_nothing_is_frozen(weights, draws):
 
 def test_the_stand_in_is_sane(ours, draws):
     with torch.no_grad():
+        w = ours.map(torch.randn(500, 512, generator=torch.Generator().manual_seed(7)))
+        assert w.var(dim=0).sum().sqrt() == pytest.approx(stand_in.LATENT_STD, rel=0.02)
         image = ours(draws["first_latent"], draws["noise"])
         faces = stand_in.encoders(ENCODER).encode_face(torch.randn(8, 3, 64, 64))
     assert 0.1 < image.std() < 1
