@@ -34,12 +34,13 @@ class Answered:
     """One request: when it was sent and answered, in seconds from the beginning, and whether with a face.
 
     to_first_step: seconds from sending until its first step began, by the client's clock less the stages that the
-    answer says came later. error: what came instead of a face.
+    answer says came later. shared: most faces that were on their way together with it. error: what came instead.
     """
 
     sent: float
     done: float
     to_first_step: float | None = None
+    shared: int = 0
     error: str | None = None
 
     @property
@@ -87,9 +88,10 @@ async def _ask(http: httpx.AsyncClient, url: str, arrival: Arrival, asked: Asked
     done = perf_counter() - began
     if response.status_code != 200:
         return Answered(sent, done, error=f"status {response.status_code}")
-    timings: dict[str, Any] = response.json()["timings"]
+    face: dict[str, Any] = response.json()
+    timings: dict[str, float] = face["timings"]
     later = float(response.headers.get(HELD, 0)) + sum(timings.get(stage, 0) for stage in AFTER_JOINING)
-    return Answered(sent, done, to_first_step=done - sent - later)
+    return Answered(sent, done, to_first_step=done - sent - later, shared=face["batch"])
 
 
 def throughput(answers: Sequence[Answered]) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import click
@@ -49,6 +50,7 @@ class Case:
             return row
         first = [[each.to_first_step for each in run if each.to_first_step is not None] for run in faces]
         whole = [[each.seconds for each in run] for run in faces]
+        row["mean_batch"] = significant(fmean(each.shared for run in faces for each in run), 3)
         row["faces_per_minute"] = Spread.of(60 * throughput(run) for run in self.runs).as_row()
         for name, runs in (("first_step", first), ("answer", whole)):
             for share in (50, 99):

@@ -68,6 +68,7 @@ def serving_table(results: Path) -> str:
             "to the first step, p99, s": lambda row: spread(row["first_step_p99"]),
             "to the answer, p50, s": lambda row: spread(row["answer_p50"]),
             "to the answer, p99, s": lambda row: spread(row["answer_p99"]),
+            "faces at once, mean": lambda row: f"{row['mean_batch']:g}",
             "requests": lambda row: str(row["requests"]),
             "errors": lambda row: str(sum(row["errors"].values())),
         },

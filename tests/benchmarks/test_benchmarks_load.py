@@ -60,13 +60,14 @@ def test_arrivals_do_not_wait_for_answers(voice):
         assert await request.aread() == b"RIFF"
         assert request.headers["X-VoiceStyle-Steps"] == "7"
         assert request.headers["X-VoiceStyle-Output"] == "json"
-        return httpx.Response(200, json={"timings": TIMINGS})
+        return httpx.Response(200, json={"timings": TIMINGS, "batch": 3})
 
     answers = run(load.open_loop, answer, arrivals, ASKED)
     assert seeds == ["0", "1", "2", "3", "4"]
     assert [each.error for each in answers] == [None] * 5
     for arrival, each in zip(arrivals, answers, strict=True):
         assert each.sent >= arrival.at
+        assert each.shared == 3
         assert each.to_first_step == pytest.approx(each.seconds - 0.009)
 
 
@@ -79,7 +80,7 @@ def test_clients_wait_for_their_answers(voice):
         most = max(most, here)
         await asyncio.sleep(0)
         here -= 1
-        return httpx.Response(200, json={"timings": TIMINGS}, headers={load.HELD: "0.5"})
+        return httpx.Response(200, json={"timings": TIMINGS, "batch": 3}, headers={load.HELD: "0.5"})
 
     arrivals = [Arrival(0, voice, i) for i in range(7)]
     answers = run(load.closed_loop, answer, arrivals, ASKED, 2)

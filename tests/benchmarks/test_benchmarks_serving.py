@@ -1,5 +1,6 @@
 """The three ways to serve an archive, and the benchmark that compares them."""
 
+import asyncio
 import json
 import logging
 import zipfile
@@ -11,7 +12,7 @@ from fakes import FakePipeline, Frontend
 
 from benchmarks import clients, cold_start, serving
 from benchmarks.fixed_batches import HELD, FixedBatchHandler
-from benchmarks.load import Answered
+from benchmarks.load import Answered, Asked
 from benchmarks.modes import MODES, derive
 from handlers import voicestyle_handler
 from handlers.limits import ServiceLimits
@@ -74,10 +75,11 @@ def test_a_fixed_batch_is_answered_at_once_and_whole(fixed):
 def test_a_row_from_its_runs():
     case = serving.Case("joining batch", 0.7)
     for shift in (0.0, 1.0):
-        faces = [Answered(sent=i, done=i + 2 + shift, to_first_step=0.5 + shift) for i in range(10)]
+        faces = [Answered(sent=i, done=i + 2 + shift, to_first_step=0.5 + shift, shared=i % 2 + 1) for i in range(10)]
         case.runs.append([*faces, Answered(sent=10, done=10.5, error="status 503")])
     row = case.row()
     assert row["requests"] == 22
+    assert row["mean_batch"] == 1.5
     assert row["errors"] == {"status 503": 2}
     assert row["answer_p99"] == {"median": 2.5, "min": 2.0, "max": 3.0}
     assert row["first_step_p50"] == {"median": 1.0, "min": 0.5, "max": 1.5}
@@ -99,6 +101,7 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.serving
 def test_all_modes_on_a_real_torchserve(archive, tmp_path):
     output = tmp_path / "serving.jsonl"
@@ -109,8 +112,19 @@ def test_all_modes_on_a_real_torchserve(archive, tmp_path):
     for row in found:
         assert (row["requests"], row["errors"]) == (6, {})
         assert 0 < row["first_step_p50"]["median"] < row["answer_p50"]["median"] <= row["answer_p99"]["median"]
+        assert row["mean_batch"] == 1 or row["mode"] != "one at a time"
 
 
+@pytest.mark.slow
+@pytest.mark.serving
+def test_fixed_batches_are_batches_on_a_real_torchserve(archive):
+    with serving.serve(archive, MODES["fixed batches"]) as server:
+        answers = asyncio.run(serving.run_closed(server.url, 16, Asked(steps=40, size=32), 8))
+    assert [each.error for each in answers] == [None] * 16
+    assert max(each.shared for each in answers) > 1
+
+
+@pytest.mark.slow
 @pytest.mark.serving
 def test_clients_and_cold_start_on_a_real_torchserve(archive, tmp_path):
     output = tmp_path / "rows.jsonl"
