@@ -4,6 +4,7 @@ python -m benchmarks.profile --subject full --variant eager
 """
 
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ from benchmarks.variants import VARIANTS
 @click.option("--output", default=RESULTS / "profile.jsonl", type=click.Path(path_type=Path), help="The row is added.")
 def main(subject: str, variant: str, batch: int, warm_up: int, steps: int, top: int, device: str, output: Path) -> None:
     """Profile a step of one variant and write a row."""
-    if missing := {name: value for name, value in VARIANTS[variant].environment.items() if name not in os.environ}:
-        words = " ".join(f"{name}={value}" for name, value in missing.items())
-        raise click.UsageError(f"the variant {variant!r} is measured with {words}, set before the process starts")
+    environment = os.environ | VARIANTS[variant].environment
+    if environment != os.environ:  # it has to be there when the process starts
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.profile", *sys.argv[1:]], environment)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     where = torch.device(device)
     machine = Machine.here(where)

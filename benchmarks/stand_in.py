@@ -6,7 +6,8 @@ Speed and memory do not depend on what was trained, and what rounding does to th
 import math
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from cmpc2 import CMPC, ResNetConfig
 from voicestyle.generators import StyleGAN2Config
@@ -17,7 +18,8 @@ State = dict[str, Tensor]
 MAPPING_SCALE = 100.0  # the mapping network multiplies its weights by 0.01
 IMAGE_SCALE = 0.2  # of each layer's share in the image, so that their sum seldom leaves [-1, 1]
 LATENT_STD = 14.655  # what `latent_std` finds, in a second, for the mapping network of seed 0
-SECOND_SCALE = 0.5  # of a residual branch, so that features do not grow from block to block
+PICTURES = 16
+IMAGE_STD, LOG_MEL_STD = 0.3, 1.0
 
 
 def stylegan2_weights(config: StyleGAN2Config, seed: int = 0) -> State:
@@ -39,24 +41,34 @@ def stylegan2_weights(config: StyleGAN2Config, seed: int = 0) -> State:
 
 
 def encoders(config: ResNetConfig, seed: int = 1) -> CMPC:
-    """Both encoders in evaluation mode, their parameters as PyTorch makes them: none is frozen."""
+    """Both encoders in evaluation mode, their parameters as PyTorch makes them: none is frozen.
+
+    Batch normalisation has the statistics of random pictures, so that, as in trained encoders, different pictures get
+    different embeddings.
+    """
     source = torch.Generator().manual_seed(seed)
     model = CMPC(config, config)
     weights = model.state_dict()
     for key, value in weights.items():
-        if not value.is_floating_point():
-            continue
         draw = torch.randn(value.shape, generator=source)
         if value.dim() > 1:  # a convolution, [out, in, K, K]
-            draw = draw * math.sqrt(2 / math.prod(value.shape[1:]))
-        elif key.endswith("bias"):
-            draw = 0.1 * draw
-        elif key.endswith("running_mean"):
-            draw = torch.zeros_like(draw)
-        elif key.endswith("running_var"):
-            draw = torch.ones_like(draw)
-        else:
-            draw = (SECOND_SCALE if ".bn2." in key else 1) * (1 + 0.1 * draw)
-        weights[key] = draw
+            weights[key] = draw * math.sqrt(2 / math.prod(value.shape[1:]))
+        elif key.endswith((".weight", ".bias")):
+            weights[key] = value + 0.1 * draw
     model.load_state_dict(weights)
-    return model.eval()
+    model.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # one pass sets the statistics
+    model.train()
+    model(LOG_MEL_STD * _pictures(1, (64, 256), source), IMAGE_STD * _pictures(3, (128, 128), source))
+    return model.eval().requires_grad_(True)
+
+
+def _pictures(channels: int, size: tuple[int, int], source: torch.Generator) -> Tensor:
+    """[PICTURES, channels, *size] of blurred noise, rough and fine, of standard deviation 1."""
+    total = torch.zeros(PICTURES, channels, *size)
+    for share in (16, 4, 1):
+        coarse = torch.randn(PICTURES, channels, size[0] // share, size[1] // share, generator=source)
+        total += F.interpolate(coarse, size, mode="bilinear", align_corners=False)
+    return total / total.std()
