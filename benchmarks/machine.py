@@ -12,6 +12,7 @@ import torch
 
 from voicestyle.archive import ROOT
 
+CODE = ("*.py", "*.yaml", "pyproject.toml", "requirements.lock")  # a result that is written changes none of it
 MATRIX_SIZE = 2048
 MATRIX_RUNS = 8
 MIB = 2**20
@@ -78,9 +79,9 @@ def peak_cuda_mib(device: torch.device) -> float | None:
 
 
 def _commit() -> str:
-    """The commit's first twelve digits, with a plus where the tree differs from it."""
+    """The commit's first twelve digits, with a plus where the code differs from it."""
     head = _git("rev-parse", "--short=12", "HEAD")
-    return f"{head}+" if _git("status", "--porcelain", "--untracked-files=no") else head
+    return f"{head}+" if _git("status", "--porcelain", "--untracked-files=no", "--", *CODE) else head
 
 
 def _git(*arguments: str) -> str:
