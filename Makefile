@@ -8,10 +8,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 VOICE ?= samples/slt.wav
 FACE ?= face.png
-WHEELS := .cache/wheels
+ARCHIVE := model_store/voicestyle.mar
 
-# requirements.lock constrains every install, so an extra installs what it names and no other version.
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+INSTALL := PYTHON='$(PYTHON)' sh scripts/install.sh
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,22 +18,26 @@ help:  ## this list
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-.venv/serve.stamp: pyproject.toml requirements.lock | $(BIN)/python
-	$(PIP_INSTALL) --editable '.[client,serve]'
+.venv/serve.stamp: pyproject.toml requirements.lock
+	$(INSTALL) client,serve
 	@touch $@
 
 .venv/test.stamp: .venv/serve.stamp
-	$(PIP_INSTALL) --editable '.[client,serve,test,dev]'
+	$(INSTALL) client,serve,test,dev
 	@touch $@
 
 .venv/train.stamp: .venv/serve.stamp
-	$(PIP_INSTALL) --editable '.[client,serve,train]'
+	$(INSTALL) client,serve,train
 	@touch $@
 
 demo: .venv/serve.stamp  ## VOICE=path FACE=path: a voice to a PNG through a real TorchServe
 	$(BIN)/python scripts/demo.py --voice '$(VOICE)' --face '$(FACE)'
 
-serve: .venv/serve.stamp  ## the demo bundle on TorchServe in the foreground
+$(ARCHIVE): | .venv/serve.stamp
+	$(BIN)/voicestyle bundle demo
+	$(BIN)/voicestyle archive
+
+serve: .venv/serve.stamp $(ARCHIVE)  ## the archive in model_store (the demo bundle's if there is none) in the foreground
 	$(BIN)/voicestyle serve
 
 lint: .venv/test.stamp  ## ruff, pyright, import-linter

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
+from handlers.fields import MOST_FIELDS, TOO_MANY
 from voicestyle.errors import CallerError
 
 Protocol = Literal["http", "grpc"]
@@ -21,7 +22,6 @@ OPTION_PREFIX: Final = "x-voicestyle-"
 BODY: Final = "body"
 AUDIO: Final = "audio"
 JSON_TYPE: Final = "application/json"
-HTTP_MARK: Final = "url_path"  # a header of every HTTP row; a gRPC row has none of its own
 HOW: Final = (
     "send the file as the body with Content-Type application/octet-stream, as the field 'audio' of a multipart form, "
     "as base64 under the key 'audio' of a JSON object, or as the input 'audio' of a gRPC call"
@@ -39,7 +39,8 @@ class Row:
     @property
     def protocol(self) -> Protocol:
         """How it came."""
-        return "http" if isinstance(self.headers.get(HTTP_MARK), str) else "grpc"
+        # A header of HTTP is text. A gRPC row has none, only a mapping for each of its inputs, whatever their names.
+        return "http" if any(isinstance(value, str) for value in self.headers.values()) else "grpc"
 
 
 def read_request(row: Row, max_bytes: int | None = None) -> tuple[bytes, dict[str, str]]:
@@ -49,9 +50,11 @@ def read_request(row: Row, max_bytes: int | None = None) -> tuple[bytes, dict[st
     `bad_option` where an option is not text or was given twice with different values.
     """
     fields = row.fields
+    if TOO_MANY in fields:
+        raise CallerError("bad_option", f"a request may have at most {MOST_FIELDS} fields, the audio included")
     if BODY in fields and _content_type(row) == JSON_TYPE:
         fields = _json_fields(fields[BODY])
-    form = BODY not in fields
+    form = list(fields) != [BODY]
     audio = fields.get(AUDIO if form else BODY)
     if not isinstance(audio, bytes | bytearray):
         raise CallerError("not_audio", f"the request carries no audio: {HOW}")

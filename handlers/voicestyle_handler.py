@@ -26,6 +26,7 @@ import torch
 from handlers.answers import Answer
 from handlers.context import Context
 from handlers.continuous_batch import ContinuousBatch
+from handlers.fields import bound_fields
 from handlers.limits import SECTION, ServiceLimits
 from handlers.metrics import Metrics
 from handlers.requests import Row
@@ -62,6 +63,7 @@ class VoiceStyleHandler:
             raise
         manifest = pipeline.manifest
         metrics.describe(model=manifest.name, version=manifest.version, device=device, capacity=pipeline.capacity)
+        bound_fields()
         self._batch = ContinuousBatch(pipeline, limits, metrics=metrics, draining=_draining)
         log.info("ready: %s@%s on %s, %s", manifest.name, manifest.version, device, limits)
 

@@ -107,7 +107,7 @@ def test_an_encoder_of_224_pixels_sees_a_generator_of_256(stand_in, options, nar
     assert (pipeline.manifest.image_size, pipeline.manifest.encoder_size) == (256, 224)
     pipeline.submit("voice", samples / "awb.wav", Options(steps=2))
     pipeline.step(2)
-    assert Image.open(io.BytesIO(pipeline.finish("voice").png)).size == (256, 256)
+    assert Image.open(io.BytesIO(pipeline.finish("voice").image)).size == (256, 256)
 
 
 def test_better_choices_embed_the_face_of_every_latent(stand_in, options, small_encoder, samples, tmp_path):

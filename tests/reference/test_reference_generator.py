@@ -39,4 +39,6 @@ def test_generator(request, reference, generator_of, generator_size, dtype):
     # The image itself is stored in float32.
     assert relative_error(images[: len(expected)], expected) < max(tolerance, 1e-6)
     assert relative_error(F.adaptive_avg_pool2d(images, 32), reference.array(name, "image_32")) < tolerance
-    assert relative_error(gradient, reference.array(name, "grad_w")) < tolerance
+    # Of the millions that a leaky ReLU is given, float32 turns the sign of a few. Where none is turned the gradient is
+    # off by 1e-6, else by up to 3e-3, in the published code as well.
+    assert relative_error(gradient, reference.array(name, "grad_w")) < (tolerance if dtype == torch.float64 else 1e-2)

@@ -45,6 +45,43 @@ def tiny_archive(tiny_bundle, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def fragile_archive(tmp_path_factory):
+    """An archive whose steps take milliseconds, with a size that cannot be rendered."""
+    from tiny_service import fragile_parts
+
+    from voicestyle.archive import build_archive
+    from voicestyle.bundle import write_bundle
+
+    bundle = tmp_path_factory.mktemp("bundles") / "fragile"
+    write_bundle(bundle, **fragile_parts())
+    return build_archive(bundle, tmp_path_factory.mktemp("store") / "voicestyle.mar")
+
+
+@pytest.fixture(scope="session")
+def service(fragile_archive, samples):
+    """One TorchServe for the whole session, on that archive."""
+    import httpx
+    from tiny_service import Service
+
+    from voicestyle.serving import TorchServe
+
+    with pytest.MonkeyPatch.context() as patch, httpx.Client(timeout=120, trust_env=False) as client:
+        patch.setenv("OMP_NUM_THREADS", "1")  # several threads for such small tensors wait for each other
+        with TorchServe(fragile_archive) as running:
+            yield Service(running, client, (samples / "slt.wav").read_bytes())
+
+
+@pytest.fixture
+def unharmed(service):
+    """Afterwards the server answers, and no worker was replaced."""
+    before = service.pids
+    yield
+    assert service.answers()
+    assert service.pids == before
+    assert len(before) == 1
+
+
+@pytest.fixture(scope="session")
 def server(demo_bundle, tmp_path_factory):
     """One TorchServe on the demo bundle for the whole session."""
     from voicestyle.archive import build_archive

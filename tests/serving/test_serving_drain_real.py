@@ -18,19 +18,19 @@ from voicestyle.serving import Ports
 
 SERVE = """
 import logging, sys
-from dataclasses import astuple
 from pathlib import Path
 from voicestyle.cli.main import EXPECTED
-from voicestyle.serving import Ports, serve
+from voicestyle.serving import DrainOptions, Ports, serve
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s serve %(message)s")
 ready = lambda server: print("ready", server.pid, *server.worker_pids(), flush=True)
 try:
-    sys.exit(serve(Path(sys.argv[1]), ports=Ports(*map(int, sys.argv[2:])), on_ready=ready))
+    ports = Ports(*map(int, sys.argv[2:]))
+    sys.exit(serve(Path(sys.argv[1]), ports=ports, draining=DrainOptions(seconds=300), on_ready=ready))
 except EXPECTED as error:
     print(f"voicestyle: {error}", flush=True)
     sys.exit(2)
 """
-SECONDS = 120  # that anything here may take; a test that reaches it fails
+SECONDS = 300  # that anything here may take; a test that reaches it fails
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 pytestmark = pytest.mark.serving
@@ -121,7 +121,7 @@ def test_sigterm_with_three_requests_in_flight_answers_all_three(demo_archive, s
         service.await_ready()
         pids = service.pids()
         options = ({}, {"output": "json"}, {"previews": 2})
-        answers = [pool.submit(service.ask, voice, steps=20, size=256, seed=i, **o) for i, o in enumerate(options)]
+        answers = [pool.submit(service.ask, voice, steps=5, size=256, seed=i, **o) for i, o in enumerate(options)]
         until(lambda: service.metric("voicestyle_live_requests") == 3, "three requests in the batch")
         service.process.send_signal(signal.SIGTERM)
 
@@ -137,7 +137,7 @@ def test_sigterm_with_three_requests_in_flight_answers_all_three(demo_archive, s
 
         picture, document, stream = (answer.result() for answer in answers)
         assert (picture.status_code, picture.content[:4]) == (200, b"\x89PNG")
-        assert (document.status_code, document.json()["steps"]) == (200, 20)
+        assert (document.status_code, document.json()["steps"]) == (200, 5)
         lines = [json.loads(line) for line in stream.text.splitlines()]
         assert lines[-1]["event"] == "result"
         assert service.process.wait(SECONDS) == 0

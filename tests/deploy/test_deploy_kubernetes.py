@@ -1,0 +1,130 @@
+"""deploy/kubernetes: valid against Kubernetes' schemas, and in keeping with the service that it runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from voicestyle.cli import main
+from voicestyle.serving.server import START_SECONDS, STOP_SECONDS
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+FILES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+VERSIONS = ("1.29", "1.37")  # the first with sidecars, and one of today
+
+
+def read(name):
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def pod():
+    return read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
+
+
+@pytest.fixture(scope="module")
+def service_container(pod):
+    (container,) = pod["containers"]
+    return container
+
+
+@pytest.fixture(scope="module")
+def parameters(service_container):
+    return main.commands["serve"].make_context("serve", list(service_container["args"])).params
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_schemas_accept_it(path, version):
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    for document in yaml.safe_load_all(path.read_text()):
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_the_schemas_refuse_a_slip():
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    slip = read("kubernetes/deployment.yaml")
+    slip["spec"]["template"]["spec"]["terminationGracePeriod"] = 180
+    with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
+        kubernetes_validate.validate(slip, VERSIONS[-1], strict=True)
+
+
+def test_the_customization_names_what_is_there():
+    customization = read("kustomization.yaml")
+    assert sorted(DEPLOY / name for name in customization["resources"]) == FILES
+    (generated,) = customization["configMapGenerator"]
+    assert all((DEPLOY / name).is_file() for name in generated["files"])
+
+
+def test_the_pod_may_do_nothing_but_serve(pod, service_container):
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    for container in (service_container, *pod["initContainers"]):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+        assert "/tmp" in [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert not re.search(r":latest$|^[^:]+$", container["image"])
+    assert service_container["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_the_user_is_the_image_s(pod):
+    user = re.search(r"(?m)^USER (\d+):(\d+)$", (DEPLOY.parent / "Dockerfile").read_text())
+    assert [int(number) for number in user.groups()] == [
+        pod["securityContext"]["runAsUser"],
+        pod["securityContext"]["runAsGroup"],
+    ]
+
+
+def test_probes_ask_the_operations_port(service_container, parameters):
+    assert parameters["operations_host"] == "0.0.0.0"  # the kubelet asks the pod's address
+    (port,) = service_container["ports"]
+    assert (port["name"], port["containerPort"]) == ("operations", parameters["operations_port"])
+    probes = {name: service_container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")}
+    assert {name: probe["httpGet"]["path"] for name, probe in probes.items()} == {
+        "startup": "/ready",
+        "readiness": "/ready",
+        "liveness": "/live",
+    }
+    assert {probe["httpGet"]["port"] for probe in probes.values()} == {"operations"}
+    assert probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"] > START_SECONDS
+
+
+def test_the_kubelet_waits_for_the_drain(pod, parameters):
+    drain = parameters["drain_grace"] + parameters["drain_seconds"] + STOP_SECONDS
+    assert pod["terminationGracePeriodSeconds"] > drain
+    assert parameters["drain_grace"] > 0  # readiness has to travel before anybody is refused
+
+
+def test_only_nginx_is_exposed_and_it_outlives_the_drain(pod, parameters):
+    (nginx,) = pod["initContainers"]
+    assert nginx["restartPolicy"] == "Always"  # a sidecar: stopped after the main container
+    assert parameters["host"] == "127.0.0.1"
+    ports = {port["name"]: port["containerPort"] for port in nginx["ports"]}
+    listening = re.findall(r"listen (\d+)", (DEPLOY / "nginx" / "nginx.conf").read_text())
+    assert sorted(map(str, ports.values())) == sorted(listening)
+    service = read("kubernetes/service.yaml")["spec"]
+    assert {port["targetPort"] for port in service["ports"]} == set(ports)
+    labels = read("kubernetes/deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+
+
+def test_nginx_reads_the_mounted_file_and_keeps_bodies_in_memory(pod):
+    (nginx,) = pod["initContainers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in nginx["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    configuration = next(name for name in mounts if "configMap" in volumes[name])
+    assert f"{mounts[configuration]}/nginx.conf" in nginx["command"]
+    generated = read("kustomization.yaml")["configMapGenerator"][0]
+    assert volumes[configuration]["configMap"]["name"] == generated["name"]
+    bodies = next(name for name, path in mounts.items() if path == "/tmp")
+    assert volumes[bodies]["emptyDir"]["medium"] == "Memory"
+    assert json.dumps(pod).count('"medium": "Memory"') == 1

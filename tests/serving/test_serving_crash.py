@@ -1,0 +1,61 @@
+"""Workers that are killed under load: clients that retry get every face, and each once."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from voicestyle.client import Client, Retry, Settings
+
+pytestmark = pytest.mark.serving
+
+CLIENTS = 8
+EACH = 3  # requests of each client between two kills
+STEPS = 60
+PATIENT = Settings(retry=Retry(attempts=30, first_delay=0.2, max_delay=2.0), attempt_seconds=60)
+
+
+@pytest.fixture
+def kills(request):
+    return 10 if request.config.getoption("--slow") else 3
+
+
+def test_every_request_is_answered_and_none_twice(service, kills):
+    voice, answers, lock = service.voice, {}, threading.Lock()
+    url = service.server.url.removesuffix(service.path)
+
+    def ask(client, seed):
+        face = client.generate(voice, steps=STEPS, size=32, seed=seed)
+        with lock:
+            answers.setdefault(seed, []).append(face)
+
+    seen = set()
+    with ThreadPoolExecutor(CLIENTS) as pool, Client(url, PATIENT) as client:
+        for kill in range(kills):
+            (worker,) = await_worker(service, other_than=seen)
+            seen.add(worker)
+            seeds = range(kill * CLIENTS * EACH, (kill + 1) * CLIENTS * EACH)
+            asked = [pool.submit(ask, client, seed) for seed in seeds]
+            while not any(request.done() for request in asked):
+                time.sleep(0.01)
+            os.kill(worker, signal.SIGKILL)  # some are answered, some run, some wait, some are not sent yet
+            for request in asked:
+                request.result(timeout=300)
+        assert sorted(answers) == list(range(kills * CLIENTS * EACH))
+        assert all(len(faces) == 1 for faces in answers.values())
+        ids = [face.request_id for faces in answers.values() for face in faces]
+        assert len(set(ids)) == len(ids)
+        again = client.generate(voice, steps=STEPS, size=32, seed=0)
+    assert again.image == answers[0][0].image
+
+
+def await_worker(service, other_than):
+    """The worker that lives now, once it is none of those."""
+    end = time.monotonic() + 120
+    while not (alive := set(service.pids) - other_than):
+        assert time.monotonic() < end, "no new worker in 120 s"
+        time.sleep(0.1)
+    return alive
