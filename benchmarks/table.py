@@ -1,0 +1,148 @@
+"""The tables of docs/benchmarks.md, from the rows in `results/`.
+
+    python -m benchmarks.table
+
+A table stands between `<!-- table NAME -->` and `<!-- end of table -->`; what is around them is written by hand. Of
+rows that measured the same the last one counts.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from benchmarks.markdown import NONE, NOT_MEASURED, Column, latest, spread, table
+from benchmarks.rows import RESULTS, read
+from voicestyle.archive import ROOT
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+PLACE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+@click.command()
+@click.option("--page", default=PAGE, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--results", default=RESULTS, type=click.Path(path_type=Path))
+def main(page: Path, results: Path) -> None:
+    """Put the tables of all results into the page."""
+    page.write_text(rendered(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+def rendered(text: str, results: Path) -> str:
+    """The page with its tables as the results have them. Raises KeyError for a table that nobody knows."""
+    return PLACE.sub(lambda place: f"{place[1]}{TABLES[place[2]](results)}\n{place[3]}", text)
+
+
+def step_table(subject: str) -> Callable[[Path], str]:
+    """The renderer of a subject's steps."""
+
+    def render(results: Path) -> str:
+        rows = [row for row in read(results / "step.jsonl") if row["subject"] == subject]
+        return table(
+            {
+                "variant": lambda row: row["variant"],
+                "batch": lambda row: str(row["batch"]),
+                "ms a step": lambda row: spread(row["ms_per_step"]),
+                "ms a step and face": lambda row: f"{row['ms_per_step_and_face']['median']:.4g}",
+                "faces a minute": lambda row: f"{row['faces_per_minute']:.3g}",
+                "memory, MiB": lambda row: str(row["peak_cuda_mib"] or row["peak_resident_mib"]),
+                "GFLOP/s": lambda row: f"{row['gflops']:.3g}",
+                "of a matrix product": lambda row: f"{row['share_of_matmul'][row['dtype']]:.0%} of {row['dtype']}",
+                "similarity (difference)": lambda row: _similarity(row["quality"]),
+                "PSNR, dB": lambda row: _psnr(row["quality"]),
+            },
+            latest(rows, ("machine.device_name", "machine.threads", "variant", "batch")),
+        )
+
+    return render
+
+
+def serving_table(results: Path) -> str:
+    """Modes at each share of the capacity."""
+    return table(
+        {
+            "load": lambda row: f"{row['share']:.0%}",
+            "mode": lambda row: row["mode"],
+            "faces a minute": lambda row: spread(row["faces_per_minute"]),
+            "to the first step, p50, s": lambda row: spread(row["first_step_p50"]),
+            "to the first step, p99, s": lambda row: spread(row["first_step_p99"]),
+            "to the answer, p50, s": lambda row: spread(row["answer_p50"]),
+            "to the answer, p99, s": lambda row: spread(row["answer_p99"]),
+            "faces at once, mean": lambda row: f"{row['mean_batch']:g}",
+            "requests": lambda row: str(row["requests"]),
+            "errors": lambda row: str(sum(row["errors"].values())),
+        },
+        latest(read(results / "serving.jsonl"), ("machine.device_name", "share", "mode", "steps", "size")),
+    )
+
+
+def clients_table(results: Path) -> str:
+    """One client and several."""
+    return table(
+        {
+            "clients": lambda row: str(row["clients"]),
+            "faces a minute": lambda row: spread(row["faces_per_minute"]),
+            "answer, s": lambda row: spread(row["answer_seconds"]),
+            "steps": lambda row: str(row["steps"]),
+            "errors": lambda row: str(row["errors"]),
+        },
+        latest(read(results / "clients.jsonl"), ("machine.device_name", "clients", "steps", "size")),
+    )
+
+
+def cold_start_table(results: Path) -> str:
+    """The last start that was measured, stage by stage."""
+    rows = read(results / "cold_start.jsonl")[-1:]
+    stages = [
+        {"stage": name, "seconds": seconds, "machine": row["machine"]}
+        for row in rows
+        for name, seconds in (
+            *row["stages"].items(),
+            ("all of these", row["stages_together"]),
+            *((f"on TorchServe: {name}", seconds) for name, seconds in row["torchserve"].items()),
+        )
+    ]
+    return table({"stage": lambda row: row["stage"], "s": lambda row: spread(row["seconds"])}, stages)
+
+
+def profile_tables(results: Path) -> str:
+    """A table for each profiled variant."""
+    rows = latest(read(results / "profile.jsonl"), ("machine.device_name", "subject", "variant", "batch"))
+    parts: list[str] = []
+    for row in rows:
+        total = row["ms_per_step"]
+        lines = [{**each, "machine": row["machine"]} for each in row["operations"]]
+        lines.append({"name": "others", "calls": None, "ms": row["others_ms"], "machine": row["machine"]})
+        columns: Mapping[str, Column] = {
+            "operation": lambda line: f"`{line['name']}`" if line["calls"] else line["name"],
+            "calls a step": lambda line: f"{line['calls']:g}" if line["calls"] else NONE,
+            "ms": lambda line: f"{line['ms']:.3g}",
+            "share": lambda line, total=total: f"{line['ms'] / total:.0%}",
+        }
+        title = f"**{row['subject']}, {row['variant']}, batch {row['batch']}** ({total:.4g} ms a step when profiled)"
+        parts.append(f"{title}\n\n{table(columns, lines)}")
+    return "\n\n".join(parts) or NOT_MEASURED
+
+
+def _similarity(quality: Mapping[str, float] | None) -> str:
+    return NONE if quality is None else f"{quality['similarity']:.4f} ({quality['largest_difference']:+.4f})"
+
+
+def _psnr(quality: Mapping[str, float | None] | None) -> str:
+    if quality is None:
+        return NONE
+    worst = quality["worst_psnr_db"]
+    return "equal" if worst is None else f"{worst:.1f}"
+
+
+TABLES: Mapping[str, Callable[[Path], str]] = {
+    "step full": step_table("full"),
+    "step demo": step_table("demo"),
+    "profile": profile_tables,
+    "serving": serving_table,
+    "clients": clients_table,
+    "cold start": cold_start_table,
+}
+
+if __name__ == "__main__":
+    main()
