@@ -23,7 +23,7 @@ class ScriptedService:
                 self.predictions, PredictionsRequest.FromString, PredictionResponse.SerializeToString
             ),
             "Ping": grpc.unary_unary_rpc_method_handler(
-                lambda request, context: TorchServeHealthResponse(health=f"Healthy{request.decode()}"),
+                lambda request, context: TorchServeHealthResponse(health='{\n "status": "Healthy"\n}'),
                 bytes,
                 TorchServeHealthResponse.SerializeToString,
             ),
@@ -43,5 +43,7 @@ class ScriptedService:
         if callable(answer):
             answer = answer()
         if isinstance(answer, grpc.StatusCode):
-            context.abort(answer, "as the script says")
+            answer = (answer, "as the script says")
+        if isinstance(answer, tuple):
+            context.abort(*answer)
         return PredictionResponse(prediction=answer)

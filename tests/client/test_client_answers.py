@@ -65,7 +65,7 @@ JSON = st.recursive(
 
 @given(changes=st.dictionaries(st.sampled_from([*RESULT, "error", "previews"]), JSON, min_size=1, max_size=3))
 def test_a_strange_answer_is_a_face_or_one_error(changes):
-    text = encode(RESULT | changes)
+    text = encode(RESULT | changes | {"event": "result"})
     for parse in (read_event, read_prediction):
         try:
             said = parse(text)

@@ -43,6 +43,7 @@ def test_24_mib_both_ways(grpc_asker, service):
     [
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.INTERNAL,
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Worker died.\norg.pytorch.serve.http.InternalServerException"),
         encode(error("overloaded")),
         encode(error("draining")),
     ],
@@ -65,7 +66,12 @@ def test_what_is_asked_again(grpc_asker, service, clock, answer):
         (b"{}", ServiceFailed, ("malformed", None, None)),
         (grpc.StatusCode.NOT_FOUND, Refused, ("not_found", None, 404)),
         (grpc.StatusCode.UNAUTHENTICATED, Refused, ("unauthenticated", None, 401)),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, Refused, ("resource_exhausted", None, 413)),
+        (
+            (grpc.StatusCode.INTERNAL, "Model not found: m\norg.pytorch.serve.archive.model.ModelNotFoundException"),
+            Refused,
+            ("ModelNotFoundException", None, 404),
+        ),
+        (grpc.StatusCode.CANCELLED, ServiceFailed, ("cancelled", None, None)),
         (grpc.StatusCode.UNIMPLEMENTED, ServiceFailed, ("unimplemented", None, None)),
     ],
 )
@@ -114,7 +120,7 @@ def test_nobody_there(grpc_asker, clock):
 
 
 def test_a_voice_over_the_limit_is_refused_before_it_is_sent(grpc_asker, service):
-    with pytest.raises(Refused, match="larger than max"):
+    with pytest.raises(Refused, match="too_large: .* larger than max"):
         grpc_asker.generate(bytes(65 * 2**20))
     assert service.asked == []
 

@@ -135,6 +135,7 @@ def test_what_is_asked_again(http, server, clock, answer, kind):
             Refused,
             ("ModelNotFoundException", None, 404),
         ),
+        (plain(413, b""), Refused, ("too_large", None, 413)),
         (plain(401, b"no", "text/plain", X_Request_Id="p-1"), Refused, ("http_401", "p-1", 401)),
         (plain(429, {"error": {"code": 429, "message": "slow"}}), Refused, ("http_429", None, 429)),
         (plain(500, error("internal")), ServiceFailed, ("internal", "r-9", None)),

@@ -81,7 +81,8 @@ def request(
     gallery = _Gallery(preview_dir or output.parent, output.stem, previews)
     output.parent.mkdir(parents=True, exist_ok=True)
     options: Options = {"steps": steps, "seed": seed, "size": size, "format": wanted, "previews": previews}
-    settings = Settings(deadline_seconds=timeout)
+    # Who waits long in the queue must not lose the place to begin anew at its end.
+    settings = Settings(attempt_seconds=timeout, deadline_seconds=timeout)
     try:
         if target is None:
             face = _over_http(url, voice, options, settings, gallery)
@@ -109,7 +110,7 @@ class _Gallery:
     def hang(self, preview: Preview) -> None:
         if self._wanted:
             name = f"{self._stem}-{preview.step:0{len(str(preview.steps))}d}"
-            ending = next(ending for ending, form in FORMATS.items() if form == preview.format)
+            ending = next((ending for ending, form in FORMATS.items() if form == preview.format), ".jpg")
             _write(self._folder / f"{name}{ending}", preview.image)
 
 
@@ -140,13 +141,16 @@ class _Bar:
 def _over_http(url: str, voice: Path, options: Options, settings: Settings, gallery: _Gallery) -> Face:
     from voicestyle.client import Client, Face, Preview
 
-    # Progress is told only where a preview is asked for.
-    asked: Any = options | {"previews": max(1, options.get("previews") or 0)}
+    # Progress is told only where a preview is asked for, and there must be fewer of them than steps.
+    least = 0 if options.get("steps") == 1 else 1
+    asked: Any = options | {"previews": max(least, options.get("previews") or 0)}
     try:
         client = Client(url, settings)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--url") from error
-    with client, closing(client.stream(voice, **asked)) as events, tqdm(desc="waiting", unit="step") as line:
+    # Every event is drawn, for they are seldom, and none is left behind: an error is one line.
+    line = tqdm(desc="waiting", unit="step", mininterval=0, leave=False)
+    with client, closing(client.stream(voice, **asked)) as events, line:
         bar = _Bar(line)
         for event in events:
             bar.show(event)

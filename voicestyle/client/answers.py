@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Final
 
 from voicestyle.client.errors import BUSY_CODES, STATUS, Busy, ClientError, Refused, ServiceFailed, Unreachable
@@ -101,7 +102,9 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> ClientEr
     if record is not None and (error := _own(record)):
         return _own_error(error, status, retry_after)
     request_id = headers.get("x-request-id")
-    code, message = f"http_{status}", f"the server answered {status}, {_quote(body)}"
+    # TorchServe says nothing more where a body is too large for it.
+    code = "too_large" if status == STATUS["too_large"] else f"http_{status}"
+    message = f"the server answered {_phrase(status)}, {_quote(body)}"
     if record is not None and record.has_texts("type", "message"):  # TorchServe's own
         code, message = record.text("type"), record.text("message")
     if status == 503:
@@ -144,6 +147,13 @@ def _own_error(error: Record, status: int | None = None, retry_after: float | No
     if status >= 500:
         return ServiceFailed(code, message, request_id)
     return Refused(code, message, request_id, status)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
 def _quote(body: bytes) -> str:

@@ -11,21 +11,29 @@ import grpc
 
 from voicestyle.client.addresses import is_loopback, target_host
 from voicestyle.client.ask import Ask
-from voicestyle.client.errors import ClientError, Refused, ServiceFailed, TimedOut, Unreachable
+from voicestyle.client.errors import STATUS, ClientError, Refused, ServiceFailed, TimedOut, Unreachable
 from voicestyle.client.grpc_messages import SERVICE, PredictionResponse, PredictionsRequest, TorchServeHealthResponse
+from voicestyle.client.records import Record
 from voicestyle.client.retry import Settings
 
 MESSAGE_BYTES: Final = 64 * 2**20  # grpc's default is 4 MB; a voice may have 24 MiB, a face with its previews as much
 PING_SECONDS: Final = 5.0
 RECONNECT_MS: Final = 1000  # grpc would wait up to two minutes, and our own pauses come on top
 
-_NOT_AGAIN: Final = {
+_REFUSALS: Final = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 413,  # a message over a limit
 }
+# TorchServe sends them as INTERNAL.
+_JAVA_REFUSALS: Final = {
+    "BadRequestException": 400,
+    "ModelNotFoundException": 404,
+    "ModelVersionNotFoundException": 404,
+}
+# What TorchServe answers where the worker died under the request.
+_WORKER_DIED: Final = (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,26 @@ def translated() -> Generator[None]:
 
 def read_failure(code: grpc.StatusCode, details: str) -> ClientError:
     """What a status other than OK means: it never comes from the service itself, which answers OK to everything."""
-    message = details or f"the call ended with {code.name}"
+    name, message = code.name.lower(), details or f"the call ended with {code.name}"
+    first, _, last = details.rpartition("\n")
+    if first and last.startswith("org.pytorch.serve."):
+        name, message = last.rpartition(".")[2], first
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unreachable(message)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TimedOut(message)
-    if code in _NOT_AGAIN:
-        return Refused(code.name.lower(), message, None, _NOT_AGAIN[code])
-    # TorchServe answers INTERNAL where the worker died under the request.
-    return ServiceFailed(code.name.lower(), message, None, retryable=code is grpc.StatusCode.INTERNAL)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:  # grpc's own limits
+        return Refused("too_large", message, None, STATUS["too_large"])
+    if status := _REFUSALS.get(code) or _JAVA_REFUSALS.get(name):
+        return Refused(name, message, None, status)
+    if code is grpc.StatusCode.CANCELLED:
+        message += "; TorchServe does this to a request of more bytes than it takes"
+    return ServiceFailed(name, message, None, retryable=code in _WORKER_DIED)
+
+
+def read_health(text: str) -> str:
+    """TorchServe's word about itself, which it sends as JSON. Raises ServiceFailed if it sends anything else."""
+    record = Record.parse(text.encode())
+    if record is None:
+        raise ServiceFailed("malformed", f"the answer to a ping must be a JSON object, got {text[:80]!r}")
+    return record.text("status")

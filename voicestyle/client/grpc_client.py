@@ -21,6 +21,7 @@ from voicestyle.client.grpc_calls import (
     PREDICTIONS,
     channel_options,
     metadata,
+    read_health,
     request_message,
     translated,
 )
@@ -67,7 +68,8 @@ class GrpcClient:
     def ping(self) -> str:
         """TorchServe's word about itself, asked once; Healthy even without a model. Raises ClientError."""
         with translated():
-            return self._ping(b"", timeout=PING_SECONDS, metadata=metadata(self.settings)).health
+            answer = self._ping(b"", timeout=PING_SECONDS, metadata=metadata(self.settings))
+        return read_health(answer.health)
 
     def close(self) -> None:
         """Close the channel."""
@@ -123,7 +125,8 @@ class AsyncGrpcClient:
     async def ping(self) -> str:
         """As GrpcClient.ping."""
         with translated():
-            return (await self._ping(b"", timeout=PING_SECONDS, metadata=metadata(self.settings))).health
+            answer = await self._ping(b"", timeout=PING_SECONDS, metadata=metadata(self.settings))
+        return read_health(answer.health)
 
     async def close(self) -> None:
         """Close the channel."""

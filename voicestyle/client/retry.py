@@ -49,16 +49,17 @@ class Settings:
     """What a client needs to know beside its address.
 
     headers: sent with each request, as metadata over gRPC, for what a proxy in front wants. attempt_seconds: of one
-    attempt, waiting in the server's queue included. deadline_seconds: of all attempts and the pauses between them.
-    clock and draw: monotonic seconds, and a number in [0, 1). Raises ValueError for times that are not positive.
+    attempt, waiting in the server's queue included: too short a time would put who waits to its end again.
+    deadline_seconds: of all attempts and the pauses between them. clock and draw: monotonic seconds, and a number in
+    [0, 1). Raises ValueError for times that are not positive.
     """
 
     model: str = "voicestyle"
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     retry: Retry = field(default_factory=Retry)
     connect_seconds: float = 5.0
-    attempt_seconds: float = 300.0
-    deadline_seconds: float = 900.0
+    attempt_seconds: float = 600.0
+    deadline_seconds: float = 1800.0
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     draw: Callable[[], float] = field(default=random.random, repr=False)
 

@@ -1,0 +1,168 @@
+"""The ways of taking a step that are compared. A new one is one more line of `VARIANTS`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from benchmarks.published_loop import PublishedLoop
+from benchmarks.subjects import Networks, StandIn, Subject
+from voicestyle.bundle import GENERATOR_INTERFACE
+from voicestyle.engine import Engine, Generator, Schedule
+from voicestyle.serving.server import ALLOCATOR
+from voicestyle.torchscript import compile_module
+
+
+@dataclass(frozen=True)
+class Face:
+    """What came out for one face: w [1, 512], noise maps [1, 1, R, R], and cos(voice, face) of the last step."""
+
+    latent: Tensor
+    noise: list[Tensor]
+    similarity: float
+
+
+class Run(Protocol):
+    """Faces 0 … batch − 1 on their way."""
+
+    def step(self) -> None:
+        """One step of every face."""
+        ...
+
+    def face(self, number: int) -> Face:
+        """What a face came to, on the CPU."""
+        ...
+
+
+class Variant(Protocol):
+    """A way of taking steps. environment: variables that its process starts with."""
+
+    dtype: str
+    environment: Mapping[str, str]
+
+    def takes(self, subject: Subject, batch: int) -> bool:
+        """Whether there is something to measure."""
+        ...
+
+    def start(self, subject: Subject, faces: range, device: torch.device) -> Run:
+        """Load the networks and begin the optimisation of these faces in one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnEngine:
+    """Our engine. compiled: TorchScript as a bundle holds it. options: further arguments of `Engine`."""
+
+    compiled: bool = False
+    channels_last: bool = False
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    dtype: str = "float32"
+    environment: Mapping[str, str] = field(default_factory=lambda: ALLOCATOR)
+
+    def takes(self, subject: Subject, batch: int) -> bool:
+        """Everything; together with others only where there are others."""
+        return batch > 1 or not self.options.get("together")
+
+    def start(self, subject: Subject, faces: range, device: torch.device) -> Run:
+        """An engine of just this capacity."""
+        return _EngineRun(self, subject.networks(), faces, device)
+
+
+class _EngineRun:
+    def __init__(self, variant: OnEngine, networks: Networks, faces: range, device: torch.device) -> None:
+        latents = [networks.first_latent(face) for face in faces]
+        modules = [networks.generator, networks.encoders.requires_grad_(False).face_subnet]
+        if variant.channels_last:
+            modules = [module.to(memory_format=torch.channels_last) for module in modules]
+        if variant.compiled:
+            modules = [
+                compile_module(module, keep=keep)
+                for module, keep in zip(modules, (GENERATOR_INTERFACE, ()), strict=True)
+            ]
+        generator, face_encoder = (module.to(device) for module in modules)
+        self._engine = Engine(
+            cast(Generator, generator),
+            face_encoder,
+            latent_std=networks.latent_std,
+            embedding_dim=networks.embedding_dim,
+            capacity=len(faces),
+            max_steps=networks.steps,
+            image_size=networks.image_size,
+            schedule=Schedule(base_lr=networks.learning_rate),
+            device=device,
+            **variant.options,  # pyright: ignore[reportArgumentType]
+        )
+        for face, latent in zip(faces, latents, strict=True):
+            with torch.no_grad():
+                voice = networks.encoders.encode_voice(networks.voice(face))[0]
+            self._engine.add(face, voice, latent, seed=face, steps=networks.steps)
+
+    def step(self) -> None:
+        self._engine.step()
+
+    def face(self, number: int) -> Face:
+        outcome = self._engine.outcome(number)
+        noise = [level.float().cpu() for level in outcome.noise]
+        return Face(outcome.latent.float().cpu(), noise, float(outcome.similarity[-1]))
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published loop, which takes one request at a time; only the stand-ins have networks of its form."""
+
+    dtype: str = "float32"
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def takes(self, subject: Subject, batch: int) -> bool:
+        """Single faces of a StyleGAN2."""
+        return batch == 1 and isinstance(subject, StandIn)
+
+    def start(self, subject: Subject, faces: range, device: torch.device) -> Run:
+        """The same noise as the engine draws from the face's seed."""
+        assert isinstance(subject, StandIn) and len(faces) == 1, "the published loop takes one face of a StyleGAN2"
+        return _PublishedRun(subject, faces[0], device)
+
+
+class _PublishedRun:
+    def __init__(self, subject: StandIn, face: int, device: torch.device) -> None:
+        networks = subject.networks()
+        source = torch.Generator().manual_seed(face)
+        shapes = cast(list[list[int]], networks.generator.noise_shapes)
+        noise = [torch.randn(1, *shape, generator=source)[None].to(device) for shape in shapes]
+        self._loop = PublishedLoop(
+            subject.published_generator().to(device),
+            networks.encoders.to(device),
+            log_mel=networks.voice(face).to(device),
+            first_latent=networks.first_latent(face)[None].to(device),
+            noise=noise,
+            latent_noise=torch.randn(networks.steps, 512, generator=source).to(device),
+            latent_std=networks.latent_std,
+            image_size=networks.image_size,
+        )
+
+    def step(self) -> None:
+        self._loop.step()
+
+    def face(self, number: int) -> Face:
+        noise = [level.detach().cpu() for level in self._loop.noise]
+        return Face(self._loop.latent.detach().cpu(), noise, self._loop.similarity[-1])
+
+
+BFLOAT16 = {"compute": torch.bfloat16}
+TOGETHER = {"together": True}
+
+BASELINE = "published loop"
+REFERENCE = "eager"  # of quality
+VARIANTS: Mapping[str, Variant] = {
+    BASELINE: Published(),
+    "published loop, freed tensors kept": Published(environment=ALLOCATOR),
+    REFERENCE: OnEngine(),
+    "eager, channels last": OnEngine(channels_last=True),
+    "compiled": OnEngine(compiled=True),
+    "compiled, together": OnEngine(compiled=True, options=TOGETHER),
+    "eager, bfloat16": OnEngine(options=BFLOAT16, dtype="bfloat16"),
+    "compiled, bfloat16": OnEngine(compiled=True, options=BFLOAT16, dtype="bfloat16"),
+    "compiled, bfloat16, together": OnEngine(compiled=True, options=BFLOAT16 | TOGETHER, dtype="bfloat16"),
+}
