@@ -47,7 +47,7 @@ def decode(source: bytes | str | Path, *, max_seconds: float | None = None) -> N
             blocks = [block[:, 0] for block in _blocks(file, np.int16, max_seconds)]
         else:
             blocks = list(_converted(file, max_seconds))
-    return np.concatenate(blocks)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 class _Stream(soundfile.SoundFile):

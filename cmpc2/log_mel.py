@@ -31,7 +31,7 @@ FLOOR: Final = 1e-5
 MIN_FRAMES: Final = 800
 # Blocks of frames stay in the cache; blocks of bands skip the zeros of the filters. Both keep a matrix product
 # below the size at which OpenBLAS wakes threads, which costs more than the product and most on a busy machine.
-BLOCK_FRAMES: Final = 64
+BLOCK_FRAMES: Final = 96
 BLOCK_BANDS: Final = 8
 
 
@@ -68,14 +68,14 @@ class _Memory(threading.local):
         # Eight more than a power of two: rows 8 KiB apart would push each other out of the cache.
         self.frames = np.zeros((BLOCK_FRAMES, FFT + 8))[:, :FFT]  # zeros stay behind the windows
         self.emphasised = np.zeros(HOP * (BLOCK_FRAMES - 1) + WINDOW)
-        self.windows = sliding_window_view(self.emphasised, WINDOW)[::HOP]  # [64, 400]
+        self.windows = sliding_window_view(self.emphasised, WINDOW)[::HOP]  # [96, 400]
         self.spectrum = np.empty((BLOCK_FRAMES, FFT // 2 + 1), np.complex128)
         self.parts = self.spectrum.view(np.float64)[:, : 2 * _BINS]
         self.squares = np.empty((BLOCK_FRAMES, 2 * _BINS), np.float32)
 
 
 def _blocks(samples: NDArray[np.int16]) -> Generator[NDArray[np.float64]]:
-    """All frames in blocks [T ≤ 64, 1024], pre-emphasised and windowed, zeros behind their 400 samples.
+    """All frames in blocks [T ≤ 96, 1024], pre-emphasised and windowed, zeros behind their 400 samples.
 
     The next block may overwrite the last.
     """
@@ -107,7 +107,7 @@ def _frames_past_end(samples: NDArray[np.int16], whole: int, before: np.int16) -
 
 
 def _mel_energies(frames: NDArray[np.float64], out: NDArray[np.float32]) -> None:
-    """Mel energies [64, T] of windowed frames [T ≤ 64, 1024]."""
+    """Mel energies [64, T] of windowed frames [T ≤ 96, 1024]."""
     # float64, for the quiet bins beside loud ones; the sum of squares that follows cancels nothing.
     np.fft.rfft(frames, out=_memory.spectrum[: len(frames)])
     squares = _memory.squares[: len(frames)]
