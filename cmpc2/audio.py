@@ -1,7 +1,8 @@
 """Audio in any container to what the front end hears: 16 kHz, mono, 16 bits.
 
 libsndfile reads, soxr (quality HQ) resamples. A file is mixed down and resampled block by block as it is
-read, so that memory follows its seconds and not the rate or the channel count that its header claims.
+read, so that memory follows its seconds and not the rate or the channel count that its header claims. What
+already is 16 kHz, mono, 16 bits goes through as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 import soundfile
@@ -23,7 +24,10 @@ from cmpc2.errors import CallerError
 SAMPLE_RATE: Final = 16_000
 FULL_SCALE: Final = 32_768  # int16 steps that libsndfile maps to 1.0
 BLOCK_VALUES: Final = 1 << 18  # frames × channels read at a time, 1 MiB of float32
+PROBE_FRAMES: Final = 1 << 12  # read at a time past the frames that the header claims
 UNKNOWN_FRAMES: Final = 2**63 - 1  # what libsndfile says of a FLAC stream that does not know its length
+
+Sample = TypeVar("Sample", np.int16, np.float32)
 
 
 def decode(source: bytes | str | Path, *, max_seconds: float | None = None) -> NDArray[np.int16]:
@@ -39,20 +43,11 @@ def decode(source: bytes | str | Path, *, max_seconds: float | None = None) -> N
     with _open(source) as file:
         if file.frames != UNKNOWN_FRAMES:
             _check_length(file.frames, file.samplerate, max_seconds)
-        resample = None
-        if file.samplerate != SAMPLE_RATE:
-            resample = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32").resample_chunk
-        frames = 0
-        blocks: list[NDArray[np.int16]] = []
-        for mono in _mono_blocks(file):
-            frames += len(mono)
-            _check_length(frames, file.samplerate, max_seconds)  # a header may claim less than there is
-            blocks.append(_to_int16(resample(mono) if resample else mono))
-        if frames == 0:
-            raise CallerError("not_audio", "audio must hold at least one sample; received a file with none")
-        if resample:
-            blocks.append(_to_int16(resample(np.zeros(0, np.float32), last=True)))
-    return np.concatenate(blocks)
+        if (file.samplerate, file.channels, file.subtype) == (SAMPLE_RATE, 1, "PCM_16"):
+            blocks = [block[:, 0] for block in _blocks(file, np.int16, max_seconds)]
+        else:
+            blocks = list(_converted(file, max_seconds))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 class _Stream(soundfile.SoundFile):
@@ -99,16 +94,36 @@ def _stream(source: io.BytesIO | int, size: int) -> Generator[soundfile.SoundFil
         raise CallerError("not_audio", f"{rule}; received {size} bytes: {reason}") from error
 
 
-def _mono_blocks(file: soundfile.SoundFile) -> Generator[NDArray[np.float32]]:
+def _blocks(file: soundfile.SoundFile, dtype: type[Sample], max_seconds: float | None) -> Generator[NDArray[Sample]]:
+    """Blocks [n, channels] of all that there is, which may be more than the header claims; at least one."""
+    name = cast(Any, np.dtype(dtype).name)
     block_frames = max(1, BLOCK_VALUES // file.channels)
+    frames = 0
     while True:
-        block = cast(NDArray[np.float32], file.read(block_frames, dtype="float32", always_2d=True))
+        # libsndfile fills what was asked for and is not there with zeros, at the cost of as much audio.
+        expected = file.frames - frames if frames < file.frames else PROBE_FRAMES
+        block = cast(NDArray[Sample], file.read(min(block_frames, expected), dtype=name, always_2d=True))
         if len(block) == 0:
-            return
+            break
+        frames += len(block)
+        _check_length(frames, file.samplerate, max_seconds)
+        yield block
+    if frames == 0:
+        raise CallerError("not_audio", "audio must hold at least one sample; received a file with none")
+
+
+def _converted(file: soundfile.SoundFile, max_seconds: float | None) -> Generator[NDArray[np.int16]]:
+    """Blocks [n] at 16 kHz of a file of any rate, channels and sample format."""
+    resampler = None
+    if file.samplerate != SAMPLE_RATE:
+        resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
+    for block in _blocks(file, np.float32, max_seconds):
         mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
         if not np.isfinite(mono).all():
             raise CallerError("not_audio", "every sample must be a finite number; received NaN or infinity")
-        yield mono
+        yield _to_int16(resampler.resample_chunk(mono) if resampler else mono)
+    if resampler:
+        yield _to_int16(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
 
 def _to_int16(mono: NDArray[np.float32]) -> NDArray[np.int16]:

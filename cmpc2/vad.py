@@ -42,19 +42,23 @@ def speech_only(samples: NDArray[np.int16], mode: int = 2) -> NDArray[np.int16]:
 
 def _in_segment(samples: NDArray[np.int16], mode: int) -> NDArray[np.bool_]:
     """Which frames [m] to keep; only a frame that at least one sample follows counts."""
-    is_speech = cast(Callable[[bytes, int], bool], cast(Any, webrtcvad).Vad(mode).is_speech)
+    is_speech = cast(Callable[[bytes, int, int], bool], cast(Any, webrtcvad).Vad(mode).is_speech)
     data = samples.tobytes()
     width = FRAME * samples.itemsize
     frames = [data[end - width : end] for end in range(width, len(data), width)]
-    keep = np.zeros(len(frames), np.bool_)
+    keep: list[bool] = []
     is_open = False
     start = 0  # no pair reaches back over the frame that opened or closed a segment
     for i, frame in enumerate(frames):
-        keep[i] = is_open
-        pair = frames[i - 1 : i + 1] if i > start else [frame]
-        answers = [is_speech(member, SAMPLE_RATE) for member in pair]
-        if len(pair) == 2 and all(answer != is_open for answer in answers):
-            keep[i - 1 : i + 1] = True
-            is_open = not is_open
+        keep.append(is_open)
+        if i == start:
+            is_speech(frame, SAMPLE_RATE, FRAME)
+            continue
+        # Both are asked whatever the first answers: each question adapts the detector.
+        earlier = is_speech(frames[i - 1], SAMPLE_RATE, FRAME)
+        later = is_speech(frame, SAMPLE_RATE, FRAME)
+        if earlier == later != is_open:
+            keep[i - 1 :] = [True, True]
+            is_open = later
             start = i + 1
-    return keep
+    return np.array(keep, np.bool_)

@@ -19,9 +19,9 @@ class ScriptedVad:
     def __init__(self, mode: int) -> None:
         type(self).asked = []
 
-    def is_speech(self, frame: bytes, rate: int) -> bool:
+    def is_speech(self, frame: bytes, rate: int, length: int) -> bool:
         samples = np.frombuffer(frame, np.int16)
-        assert (rate, len(samples)) == (16_000, FRAME)
+        assert (rate, length, len(samples)) == (16_000, FRAME, FRAME)
         self.asked.append(int(samples[1]))
         return bool(samples[0])
 
