@@ -2,7 +2,7 @@
 #   make demo [VOICE=path] [FACE=path]   a voice to a face through a real TorchServe
 #   make test                            lint, types, import directions, tests
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint clean lock train
+.PHONY: help demo serve test lint bench bench-quick clean lock train
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -13,7 +13,7 @@ ARCHIVE := model_store/voicestyle.mar
 INSTALL := PYTHON='$(PYTHON)' sh scripts/install.sh
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -49,6 +49,20 @@ lint: .venv/test.stamp  ## ruff, pyright, import-linter
 test: lint  ## lint, then every test that needs no GPU
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/python -m pytest
+
+bench: .venv/serve.stamp  ## hours: step, profile, clients, arrivals, cold start, front end into docs/benchmarks.md
+	$(BIN)/voicestyle bundle demo
+	$(BIN)/voicestyle archive
+	$(BIN)/python -m benchmarks.step --quality 2
+	$(BIN)/python -m benchmarks.profile --variant eager
+	$(BIN)/python -m benchmarks.clients
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.cold_start
+	$(BIN)/python -m benchmarks.front_end
+	$(BIN)/python -m benchmarks.table
+
+bench-quick: .venv/serve.stamp  ## minutes: the step's speed alone
+	$(BIN)/python -m benchmarks.step --quick
 
 train: .venv/train.stamp  ## VOICES=folder: train the demo bundle's encoders anew
 	$(BIN)/python scripts/train_demo.py --voices '$(VOICES)'

@@ -40,7 +40,7 @@ def emphasise_by_sample(frame: Frame, before: float) -> Frame:
 def front_end(audio: bytes, emphasise: Emphasise = emphasise) -> NDArray[np.float32]:
     """The log-mel [1, 64, T ≥ 800] of a 16-bit 16 kHz mono file that holds speech."""
     samples, _ = soundfile.read(io.BytesIO(audio), dtype="int16")
-    return log_mel(speech_only(samples), emphasise)
+    return log_mel(speech_only(samples.astype(np.int16)), emphasise)
 
 
 def speech_only(samples: NDArray[np.int16]) -> NDArray[np.int16]:

@@ -203,7 +203,7 @@ def test_real_pipeline_gives_alone_and_together_the_same_face(tiny_bundle, sampl
     from handlers.voicestyle_handler import VoiceStyleHandler
 
     (tmp_path / "bundle").symlink_to(tiny_bundle)
-    frontend = Frontend(VoiceStyleHandler(), tmp_path)
+    frontend = Frontend(VoiceStyleHandler(), tmp_path, turn_seconds=5)  # all are heard in one call
     voice = (samples / "slt.wav").read_bytes()
     frontend.post("alone", voice, X_VoiceStyle_Seed=5, X_VoiceStyle_Steps=40)
     frontend.run()

@@ -95,4 +95,6 @@ def test_at_twice_the_capacity(service, seconds, request):
     assert p99 < 3 * places / rate
     if request.config.getoption("--slow"):
         assert np.percentile(refused, 99) < 1
-        assert (growth < 1.05).all()
+        worker, java = growth
+        assert worker < 1.05
+        assert java < 1.2  # its heap breathes: 44 to 144 MB of 350 were seen in a log of its collections

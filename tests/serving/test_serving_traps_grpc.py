@@ -187,5 +187,11 @@ def test_what_is_no_message(service):
     with pytest.raises(grpc.RpcError) as caught:
         call_bare(port, method, b"\x1a\xff\xff\xff")
     assert caught.value.code() is grpc.StatusCode.UNKNOWN
+    before = len(service.log)
     assert exchange(port, os.urandom(1000)) is None
-    assert exchange(port, head(service.path)) is None
+    assert exchange(port, head(service.path, "X-Name: Ada")) is None
+    assert service.post(steps=1).status_code == 200
+    written = service.log[before:]
+    assert "Ada" not in written
+    assert b"Ada".hex() not in written
+    assert "Exception" not in written

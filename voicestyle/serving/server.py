@@ -154,8 +154,11 @@ class TorchServe:
         properties = read_properties(CONFIG) | self._overrides()
         config = folder / "config.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
+        # gRPC logs what it cannot read, bytes and all, through java's own logging, which log4j2.xml does not reach.
+        (folder / "logging.properties").write_text("handlers=\n.level=OFF\n", encoding="utf-8")
         java, site = _java(), _torchserve()
         command = [java, f"-Dmodel_server_home={site}", f"-Djava.io.tmpdir={folder}"]
+        command += [f"-Djava.util.logging.config.file={folder / 'logging.properties'}"]
         command += [f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}", *properties.get("vmargs", "").split()]
         command += ["-cp", str(site / "ts" / "frontend" / "*"), "org.pytorch.serve.ModelServer"]
         command += ["--python", sys.executable, "-f", str(config), "-s", str(self.archive.parent), "-ncs"]
