@@ -10,6 +10,9 @@ VOICE ?= samples/slt.wav
 FACE ?= face.png
 ARCHIVE := model_store/voicestyle.mar
 
+# Threads that spin for each other starve where anything else runs, another test's server for one.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 INSTALL := PYTHON='$(PYTHON)' sh scripts/install.sh
 
 help:  ## this list

@@ -21,7 +21,7 @@ from benchmarks.rows import RESULTS, Spread, append
 from benchmarks.subjects import VOICES
 from voicestyle.archive import ARCHIVE
 from voicestyle.serving import TorchServe, stop_on_signals
-from voicestyle.serving.server import ALLOCATOR
+from voicestyle.serving.server import WORKER
 
 Seconds = dict[str, float]
 
@@ -67,7 +67,7 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 def start(bundle: Path) -> Seconds:
     """The stages of a worker's start, without TorchServe around it."""
-    return measure("benchmarks.cold_start_worker", [bundle, time.time()], ALLOCATOR)
+    return measure("benchmarks.cold_start_worker", [bundle, time.time()], WORKER)
 
 
 def serve(archive: Path, asked: Asked) -> Seconds:

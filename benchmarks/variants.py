@@ -11,7 +11,7 @@ from benchmarks.published_loop import PublishedLoop
 from benchmarks.subjects import Networks, StandIn, Subject
 from voicestyle.bundle import GENERATOR_INTERFACE
 from voicestyle.engine import Engine, Generator, Schedule
-from voicestyle.serving.server import ALLOCATOR
+from voicestyle.serving.server import ALLOCATOR, WORKER
 from voicestyle.torchscript import compile_module
 
 
@@ -66,7 +66,7 @@ class OnEngine:
     channels_last: bool = False
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     dtype: str = "float32"
-    environment: Mapping[str, str] = field(default_factory=lambda: ALLOCATOR)
+    environment: Mapping[str, str] = field(default_factory=lambda: WORKER)
 
     def takes(self, subject: Subject, batch: int) -> bool:
         """Everything; together with others only where there are others."""
