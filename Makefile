@@ -11,7 +11,7 @@ FACE ?= face.png
 ARCHIVE := model_store/voicestyle.mar
 
 # Threads that spin for each other starve where anything else runs, another test's server for one.
-export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 1000
 
 INSTALL := PYTHON='$(PYTHON)' sh scripts/install.sh
 

@@ -34,8 +34,8 @@ STOP_SECONDS: Final = 20.0
 # glibc hands a tensor above 32 MB back to the system when it is freed, and the next step faults its pages in again.
 # Both must be set: a trim threshold alone is slower than none.
 ALLOCATOR: Final = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
-# Threads that spin until the last of them is done keep it from its core where there is other work: five times as slow.
-WORKER: Final = ALLOCATOR | {"OMP_WAIT_POLICY": "PASSIVE"}
+# Threads that spin for long keep the one they wait for from its core where there is other work (docs/operations.md).
+WORKER: Final = ALLOCATOR | {"GOMP_SPINCOUNT": "1000"}
 LOG_LINES: Final = 25  # of the server's log in an error
 PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 LIBC: Final = ctypes.CDLL(None)
