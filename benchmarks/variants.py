@@ -158,7 +158,6 @@ class _PublishedRun:
         return Face(self._loop.latent.detach().cpu(), noise, self._loop.similarity[-1])
 
 
-BFLOAT16 = {"compute": torch.bfloat16}
 TOGETHER = {"together": True}
 
 BASELINE = "published loop"
@@ -170,7 +169,4 @@ VARIANTS: Mapping[str, Variant] = {
     "eager, channels last": OnEngine(channels_last=True),
     "compiled": OnEngine(compiled=True),
     "compiled, together": OnEngine(compiled=True, options=TOGETHER),
-    "eager, bfloat16": OnEngine(options=BFLOAT16, dtype="bfloat16"),
-    "compiled, bfloat16": OnEngine(compiled=True, options=BFLOAT16, dtype="bfloat16"),
-    "compiled, bfloat16, together": OnEngine(compiled=True, options=BFLOAT16 | TOGETHER, dtype="bfloat16"),
 }

@@ -81,10 +81,10 @@ def progressed(progress: Progress) -> dict[str, object]:
     return {"event": "progress", **_progress(progress)}
 
 
-def previewed(preview: Preview) -> dict[str, object]:
+def previewed(progress: Progress, preview: Preview) -> dict[str, object]:
     """The event that shows a face on its way."""
     seen = {"format": "jpeg", "size": preview.size, "image": _base64(preview.image)}
-    return {"event": "preview", **_progress(preview.progress), **seen}
+    return {"event": "preview", **_progress(progress), **seen}
 
 
 def result(face: Face, model: str, request_id: str) -> dict[str, object]:

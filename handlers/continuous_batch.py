@@ -199,7 +199,7 @@ class ContinuousBatch:
             request.note_progress(at)
             if at.step == request.next_preview:
                 try:
-                    request.note_preview(self._pipeline.preview(key))
+                    request.note_preview(at, self._pipeline.preview(key))
                 except Exception:
                     log.exception("request %s: no preview could be made", key)
                     answers[key] = self.fail(key)

@@ -32,7 +32,7 @@ class LiveRequest:
     in_batch: bool = False
     streaming: bool = False
     _told: int = 0
-    _previews: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    _shown: int = 0
     _events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     @property
@@ -43,10 +43,10 @@ class LiveRequest:
     @property
     def next_preview(self) -> int | None:
         """The step at which its next preview is due; previews divide the steps evenly."""
-        done, wanted = len(self._previews), self.settings.previews
-        if done >= wanted:
+        wanted = self.settings.previews
+        if self._shown >= wanted:
             return None
-        return -(-(done + 1) * self.settings.steps // (wanted + 1))
+        return -(-(self._shown + 1) * self.settings.steps // (wanted + 1))
 
     def note_progress(self, progress: Progress) -> None:
         """Tell the client how far its face is, if it wants to know and has not been told."""
@@ -54,11 +54,10 @@ class LiveRequest:
             self._told = progress.step
             self._events.append(answers.progressed(progress))
 
-    def note_preview(self, preview: Preview) -> None:
+    def note_preview(self, progress: Progress, preview: Preview) -> None:
         """Show the client its face on its way."""
-        event = answers.previewed(preview)
-        self._previews.append(event)
-        self._events.append(event)
+        self._shown += 1
+        self._events.append(answers.previewed(progress, preview))
 
     def chunk(self) -> Answer | None:
         """What to send now of an answer that is not complete; None for a client that gets it whole."""
@@ -75,7 +74,7 @@ class LiveRequest:
             # TorchServe sends no headers before a last chunk: a stream without any other is a plain reply.
             return answers.lines(events, verdict=True if self.streaming else None)
         if self.protocol == "grpc" and self.settings.previews:
-            return answers.document(face, self.model, self.id, previews=self._previews).over(self.protocol)
+            return answers.document(face, self.model, self.id, previews=self._events).over(self.protocol)
         if self.protocol == "grpc" or self.settings.output == "json":
             return answers.document(face, self.model, self.id).over(self.protocol)
         return answers.picture(face, self.model)

@@ -31,12 +31,11 @@ from handlers.limits import SECTION, ServiceLimits
 from handlers.metrics import Metrics
 from handlers.requests import Row
 from voicestyle.pipeline import Pipeline
+from voicestyle.run_folder import RunFolder
 
 log = logging.getLogger("voicestyle.handler")
 
 BUNDLE: Final = "bundle"  # the folder inside the archive
-RUN_VARIABLE: Final = "VOICESTYLE_RUN"  # the folder in which `voicestyle serve` leaves word for its worker
-DRAIN: Final = "drain"  # the file there that says: take no one in
 
 
 class VoiceStyleHandler:
@@ -64,7 +63,10 @@ class VoiceStyleHandler:
         manifest = pipeline.manifest
         metrics.describe(model=manifest.name, version=manifest.version, device=device, capacity=pipeline.capacity)
         bound_fields()
-        self._batch = ContinuousBatch(pipeline, limits, metrics=metrics, draining=_draining)
+        run = RunFolder.told()
+        self._batch = ContinuousBatch(
+            pipeline, limits, metrics=metrics, draining=lambda: run is not None and run.draining
+        )
         log.info("ready: %s@%s on %s, %s", manifest.name, manifest.version, device, limits)
 
     def handle(self, data: Sequence[Mapping[str, object]], context: Context) -> list[bytes]:
@@ -89,11 +91,6 @@ class VoiceStyleHandler:
         verdicts = [answers[row.id].verdict if row.id in answers else None for row in rows]
         context.stopping_criteria = [lambda _, verdict=verdict: verdict for verdict in verdicts]
         return bodies
-
-
-def _draining() -> bool:
-    run = os.environ.get(RUN_VARIABLE)
-    return run is not None and (Path(run) / DRAIN).exists()
 
 
 def _send(answer: Answer, index: int, context: Context) -> bytes:

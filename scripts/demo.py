@@ -14,6 +14,7 @@ import click
 import httpx
 
 from voicestyle.archive import ROOT, ensure_archive
+from voicestyle.cli.files import write_whole
 from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, ServerError
 from voicestyle.serving import TorchServe, stop_on_signals
@@ -43,9 +44,7 @@ def main(voice: Path, face: Path, **options: int | None) -> None:
         raise click.ClickException(str(error) or repr(error)) from error
     if not answer.is_success:
         raise click.ClickException(f"{voice} was refused with {answer.status_code}, {reason(answer)}")
-    draft = face.with_name(f".{face.name}.part")
-    draft.write_bytes(answer.content)
-    draft.replace(face)
+    write_whole(face, answer.content)
     click.echo(summary(voice, face, answer.headers))
 
 

@@ -127,7 +127,9 @@ class Manifest:
         """
         sizes = tuple(size for size in self.sizes if caps.size is None or size <= caps.size)
         if not sizes:
-            raise BundleError(f"the bundle makes faces of {min(self.sizes)} pixels at least; max_size is {caps.size}")
+            raise BundleError(
+                f"the bundle makes faces of {min(self.sizes)} pixels at least; the service allows size {caps.size}"
+            )
         limits = replace(
             self.limits,
             steps=_lower(self.limits.steps, caps.steps),

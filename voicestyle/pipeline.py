@@ -10,11 +10,10 @@ from time import perf_counter
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
-from voicestyle.engine import Engine, Generator, Progress, Schedule
+from voicestyle.engine import Engine, Generator, Outcome, Progress, Schedule, encoder_input
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
 from voicestyle.options import Options, Settings
@@ -70,11 +69,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preview:
-    """A small JPEG of a face on its way, at `step`."""
+    """A small JPEG of a face on its way, and its pixels a side."""
 
     image: bytes
     size: int
-    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -216,19 +214,19 @@ class Pipeline:
 
     def preview(self, key: str) -> Preview:
         """A request's face as far as it has come, at the size of the optimisation. Raises KeyError."""
-        progress, outcome = self.progress()[key], self._engine.outcome(key)
+        settings, outcome = self._requests[key].prepared.settings, self._engine.outcome(key)
+        size = self.manifest.image_size
         with torch.no_grad():
             image = self._bundle.generator(outcome.latent, outcome.noise)
-            pixels = to_pixels(F.avg_pool2d(image, image.shape[-1] // self.manifest.image_size)[0])
-        description = self._description(self._requests[key].prepared.settings, progress.similarity)
-        return Preview(encode(pixels, "jpeg", description), pixels.shape[0], progress)
+        pixels = to_pixels(encoder_input(image, size, size)[0])
+        return Preview(encode(pixels, "jpeg", self._description(settings, _trace(outcome)[-1])), size)
 
     def finish(self, key: str) -> Face:
         """Render a request as far as it has come, and let it leave. Raises KeyError for an unknown key."""
         request = self._requests[key]
         prepared, settings = request.prepared, request.prepared.settings
         outcome = self._engine.outcome(key)
-        trace = outcome.similarity.tolist() or [math.nan]
+        trace = _trace(outcome)
         began = perf_counter()
         with torch.no_grad():
             pixels = to_pixels(self._bundle.generator.render(outcome.latent, outcome.noise, settings.size)[0])
@@ -266,3 +264,7 @@ class Pipeline:
         """Forget a request. Raises KeyError for an unknown key."""
         del self._requests[key]
         self._engine.remove(key)
+
+
+def _trace(outcome: Outcome) -> list[float]:
+    return outcome.similarity.tolist() or [math.nan]

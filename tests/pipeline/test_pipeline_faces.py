@@ -131,7 +131,6 @@ def test_a_preview_is_a_jpeg_of_the_face_on_its_way_and_changes_nothing(pipeline
 
     previews = []
     assert face(watched=True).image == face(watched=False).image
-    assert [preview.progress.step for preview in previews] == [2, 4, 6]
     assert len({preview.image for preview in previews}) == 3
     image = Image.open(io.BytesIO(previews[0].image))
     assert (image.format, image.size) == ("JPEG", (previews[0].size,) * 2)

@@ -76,7 +76,7 @@ def test_a_service_may_allow_less_than_the_bundle(manifest):
         capped.resolve(Options(steps=4))
     with pytest.raises(CallerError, match="size must be one of 32, got 64"):
         capped.resolve(Options(size=64))
-    with pytest.raises(BundleError, match="the bundle makes faces of 32 pixels at least; max_size is 16"):
+    with pytest.raises(BundleError, match="the bundle makes faces of 32 pixels at least; the service allows size 16"):
         manifest.capped(Caps(size=16))
 
 

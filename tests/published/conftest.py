@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.stand_in import stylegan2_weights as trained_like
 from cmpc2 import CMPC, ResNetConfig
 from voicestyle.generators.stylegan2 import StyleGAN2Config, blur_kernel
-from voicestyle.generators.stylegan2_checkpoint import kernel_shapes, noise_shapes, published_shapes
+from voicestyle.generators.stylegan2_checkpoint import kernel_shapes, noise_shapes
 from voicestyle.published import PublishedFiles
 
 SMALL_ENCODER = ResNetConfig(widths=(4, 4, 8, 8), depths=(1, 1, 1, 1), embedding_dim=8)
@@ -23,17 +24,11 @@ State = dict[str, torch.Tensor]
 
 
 def stylegan2_weights(config: StyleGAN2Config, *, noise: bool = True, kernels: bool = False, seed: int = 0) -> State:
-    """A state_dict of the published names, with the spread that equalised weights have."""
-    source = torch.Generator().manual_seed(seed)
-    shapes = published_shapes(config) | (noise_shapes(config) if noise else {})
-    weights = {key: torch.randn(shape, generator=source) for key, shape in shapes.items()}
-    for key, value in weights.items():
-        if key.endswith("modulation.bias"):
-            value.mul_(0.1).add_(1)
-        elif key.startswith("style.") and key.endswith("weight"):
-            value.mul_(100)
-        elif key.endswith(("bias", "noise.weight")):
-            value.mul_(0.1)
+    """A state_dict of the published names, with the buffers that some files have."""
+    source = torch.Generator().manual_seed(seed + 1)
+    weights = trained_like(config, seed)
+    if noise:
+        weights |= {key: torch.randn(shape, generator=source) for key, shape in noise_shapes(config).items()}
     return weights | ({key: blur_kernel() for key in kernel_shapes(config)} if kernels else {})
 
 

@@ -10,13 +10,13 @@ import click
 from tqdm import tqdm
 
 from voicestyle.cli.devices import usable_device
+from voicestyle.cli.files import format_of, write_whole
 from voicestyle.errors import CallerError
 from voicestyle.options import MAX_SEED, Options
 from voicestyle.pipeline import Face, Pipeline
 
 STEPS_PER_UPDATE = 2
 DEFAULT_OUTPUT = Path("face.png")
-FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
 @click.command()
@@ -59,8 +59,7 @@ def generate(
     used is named on stderr, the others are made all the same, and the exit code is 1.
     """
     targets = _targets(voices, output)
-    image_format = FORMAT_OF_SUFFIX[next(iter(targets.values())).suffix.lower()]
-    options = Options(steps=steps, seed=seed, size=size, format=image_format)
+    options = Options(steps=steps, seed=seed, size=size, format=format_of(next(iter(targets.values()))))
     pipeline = Pipeline.load(bundle, device=usable_device(device), capacity=min(batch, len(voices)))
     planned = pipeline.manifest.resolve(options).steps
     waiting, failed = list(voices), 0
@@ -84,9 +83,7 @@ def _targets(voices: tuple[Path, ...], output: Path | None) -> dict[str, Path]:
     if output is None:
         output = DEFAULT_OUTPUT if len(voices) == 1 else Path("faces")
     if output.suffix and not output.is_dir():
-        if output.suffix.lower() not in FORMAT_OF_SUFFIX:
-            rule = f"a face is written as {', '.join(FORMAT_OF_SUFFIX)}"
-            raise click.BadParameter(f"{rule}; got {output}", param_hint="-o")
+        format_of(output)
         if len(voices) > 1:
             raise click.BadParameter(f"{len(voices)} voices need a folder, got the file {output}", param_hint="-o")
         return {str(voice): output for voice in voices}
@@ -108,7 +105,7 @@ def _advance(pipeline: Pipeline, bar: "tqdm[NoReturn]", targets: dict[str, Path]
 
 def _write(face: Face, voice: Path, target: Path, bar: "tqdm[NoReturn]", report: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(face.image)
+    write_whole(target, face.image)
     if report:
         values = asdict(face)
         del values["image"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from tqdm import tqdm
 
+from voicestyle.cli.files import FORMAT_OF_SUFFIX, format_of, write_whole
+
 if TYPE_CHECKING:
     from voicestyle.client import Event, Face, Options, Preview, Settings
 
-FORMATS: Final = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 PREVIEWS: Final = 4  # where a folder is named for them and no number
 LATER, WRONG = 1, 2  # exit codes
 
@@ -35,7 +35,7 @@ LATER, WRONG = 1, 2  # exit codes
 @click.option("--seed", type=click.IntRange(0), help="Draws the noise.  [default: the service's]")
 @click.option("--size", type=int, help="Pixels a side, such as 256 or 1024.  [default: the service's]")
 @click.option(
-    "--format", "form", type=click.Choice(sorted(set(FORMATS.values()))), help="[default: by the ending of -o]"
+    "--format", "form", type=click.Choice(sorted(set(FORMAT_OF_SUFFIX.values()))), help="[default: by the ending of -o]"
 )
 @click.option(
     "--previews", type=click.IntRange(0), help=f"Pictures on the way.  [default: 0, or {PREVIEWS} with --preview-dir]"
@@ -90,7 +90,7 @@ def request(
             face = _over_grpc(target, voice, options, settings, gallery)
     except ClientError as error:
         _end(error, WRONG if isinstance(error, Refused) else LATER)
-    _write(output, face.image)
+    write_whole(output, face.image)
     click.echo(
         f"{voice} -> {output}  similarity {face.first_similarity:.3f} -> {face.similarity:.3f}\n"
         f"{face.model}, {face.steps} steps, seed {face.seed}, {face.size} pixels a side, request {face.request_id}"
@@ -110,8 +110,8 @@ class _Gallery:
     def hang(self, preview: Preview) -> None:
         if self._wanted:
             name = f"{self._stem}-{preview.step:0{len(str(preview.steps))}d}"
-            ending = next((ending for ending, form in FORMATS.items() if form == preview.format), ".jpg")
-            _write(self._folder / f"{name}{ending}", preview.image)
+            ending = next((ending for ending, form in FORMAT_OF_SUFFIX.items() if form == preview.format), ".jpg")
+            write_whole(self._folder / f"{name}{ending}", preview.image)
 
 
 class _Bar:
@@ -173,22 +173,10 @@ def _over_grpc(target: str, voice: Path, options: Options, settings: Settings, g
 
 def _format(output: Path, form: str | None) -> str:
     """The picture's format. Raises click.BadParameter where the file's name does not say it or says another."""
-    named = FORMATS.get(output.suffix.lower())
-    if named is None:
-        raise click.BadParameter(f"a face is written as {', '.join(FORMATS)}, got {output}", param_hint="-o")
+    named = format_of(output)
     if form not in (None, named):
         raise click.BadParameter(f"{output} is a file of {named}, got --format {form}", param_hint="-o")
     return named
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write the file whole or not at all. Raises OSError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _end(error: Exception, code: int) -> NoReturn:

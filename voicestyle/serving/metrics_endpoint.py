@@ -17,7 +17,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4  # of what `exposition` returns
-IN_FLIGHT: Final = frozenset({"voicestyle_live_requests", "voicestyle_waiting_requests"})
+IN_FLIGHT: Final = ("voicestyle_live_requests", "voicestyle_waiting_requests")
+STEPS: Final = "voicestyle_steps_total"
 
 
 def exposition(folder: Path, live_pids: Iterable[int]) -> bytes:
@@ -36,8 +37,17 @@ def in_flight(folder: Path, live_pids: Iterable[int]) -> int:
 
     Those that TorchServe still queues are not among them, and a worker that is not in `live_pids` has none.
     """
-    metrics = _Merged(_files(folder, live_pids)).collect()
-    return int(sum(sample.value for metric in metrics if metric.name in IN_FLIGHT for sample in metric.samples))
+    return int(_sum(folder, live_pids, IN_FLIGHT))
+
+
+def steps_taken(folder: Path) -> float:
+    """Optimisation steps of all workers that ever wrote to `folder`."""
+    return _sum(folder, (), (STEPS,))
+
+
+def _sum(folder: Path, live_pids: Iterable[int], names: Sequence[str]) -> float:
+    samples = (sample for metric in _Merged(_files(folder, live_pids)).collect() for sample in metric.samples)
+    return sum(sample.value for sample in samples if sample.name in names)
 
 
 class _Merged(Collector):

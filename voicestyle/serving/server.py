@@ -21,10 +21,10 @@ from typing import Final
 
 from voicestyle.archive import ARCHIVE, ROOT
 from voicestyle.errors import ServerError
+from voicestyle.run_folder import RunFolder
 from voicestyle.serving.management import Management
 from voicestyle.serving.metrics_endpoint import in_flight
 from voicestyle.serving.ports import HOST, Ports
-from voicestyle.serving.run_folder import RunFolder
 
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 (only where the operator asks for it)
 CONFIG: Final = ROOT / "config.properties"

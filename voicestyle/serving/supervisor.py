@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from voicestyle.serving.canary import Canary, Outcome
 from voicestyle.serving.health import TICK, Health
-from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition
+from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition, steps_taken
 from voicestyle.serving.operations import Page, json_page
 from voicestyle.serving.server import TorchServe
 from voicestyle.serving.unsent import unsent_bytes
@@ -24,7 +24,6 @@ from voicestyle.serving.unsent import unsent_bytes
 log = logging.getLogger(__name__)
 
 TURN_SECONDS: Final = 10.0  # a refusal comes after one turn of the handler
-STEPS: Final = b"voicestyle_steps_total "
 
 
 class Supervisor:
@@ -105,8 +104,7 @@ class Supervisor:
         return unsent_bytes((self._server.ports.inference, self._server.ports.grpc_inference))
 
     def _steps_taken(self) -> float:
-        lines = exposition(self._server.run.metrics, ()).splitlines()
-        return sum(float(line.removeprefix(STEPS)) for line in lines if line.startswith(STEPS))
+        return steps_taken(self._server.run.metrics)
 
 
 class _Supervision(Collector):

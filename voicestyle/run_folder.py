@@ -1,9 +1,13 @@
-"""What the supervisor and the workers share while one TorchServe runs: a folder, told through the environment."""
+"""What `voicestyle serve` and its workers share while it runs: a folder, told through the environment."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+VARIABLE: Final = "VOICESTYLE_RUN"
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,12 @@ class RunFolder:
         """Make the folder, which must not exist: the metrics of an earlier run would be counted again."""
         (path / "metrics").mkdir(parents=True)
         return cls(path)
+
+    @classmethod
+    def told(cls) -> RunFolder | None:
+        """The folder that this process was told of; None where nobody supervises it."""
+        path = os.environ.get(VARIABLE)
+        return None if path is None else cls(Path(path))
 
     @property
     def metrics(self) -> Path:
@@ -34,4 +44,4 @@ class RunFolder:
 
     def environment(self) -> dict[str, str]:
         """What the workers are told."""
-        return {"VOICESTYLE_RUN": str(self.path), "PROMETHEUS_MULTIPROC_DIR": str(self.metrics)}
+        return {VARIABLE: str(self.path), "PROMETHEUS_MULTIPROC_DIR": str(self.metrics)}

@@ -1,0 +1,29 @@
+"""The files that commands write: which format a name stands for, and a file that is whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+FORMAT_OF_SUFFIX: Final = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+
+def format_of(path: Path) -> str:
+    """The image format that a file's name stands for. Raises click.BadParameter for any other name."""
+    named = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if named is None:
+        raise click.BadParameter(f"a face is written as {', '.join(FORMAT_OF_SUFFIX)}; got {path}", param_hint="-o")
+    return named
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
