@@ -15,7 +15,7 @@ def format_of(path: Path) -> str:
     """The image format that a file's name stands for. Raises click.BadParameter for any other name."""
     named = FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if named is None:
-        raise click.BadParameter(f"a face is written as {', '.join(FORMAT_OF_SUFFIX)}; got {path}", param_hint="-o")
+        raise click.BadParameter(f"a face is written as {', '.join(FORMAT_OF_SUFFIX)}, got {path}", param_hint="-o")
     return named
 
 
