@@ -1,18 +1,22 @@
 """The ways of taking a step that are compared. A new one is one more line of `VARIANTS`."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.published_loop import PublishedLoop
 from benchmarks.subjects import Networks, StandIn, Subject
+from cmpc2.resnet import fold_batch_norm
+from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE
 from voicestyle.engine import Engine, Generator, Schedule
+from voicestyle.precision import DTYPES, narrow_
 from voicestyle.serving.server import ALLOCATOR, WORKER
-from voicestyle.torchscript import compile_module
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,11 @@ class Variant(Protocol):
 
 @dataclass(frozen=True)
 class OnEngine:
-    """Our engine. compiled: TorchScript as a bundle holds it. options: further arguments of `Engine`."""
+    """Our engine. dtype: of the convolutions. compiled: by way of a bundle's files. options: more of `Engine`."""
 
-    compiled: bool = False
-    channels_last: bool = False
-    options: Mapping[str, object] = field(default_factory=dict[str, object])
     dtype: str = "float32"
+    compiled: bool = False
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
     environment: Mapping[str, str] = field(default_factory=lambda: WORKER)
 
     def takes(self, subject: Subject, batch: int) -> bool:
@@ -80,18 +83,17 @@ class OnEngine:
 class _EngineRun:
     def __init__(self, variant: OnEngine, networks: Networks, faces: range, device: torch.device) -> None:
         latents = [networks.first_latent(face) for face in faces]
-        modules = [networks.generator, networks.encoders.requires_grad_(False).face_subnet]
-        if variant.channels_last:
-            modules = [module.to(memory_format=torch.channels_last) for module in modules]  # pyright: ignore[reportCallIssue]
+        generator = networks.generator.to(device)
+        encoder = fold_batch_norm(networks.encoders.requires_grad_(False).face_subnet).to(device)
         if variant.compiled:
-            modules = [
-                compile_module(module, keep=keep)
-                for module, keep in zip(modules, (GENERATOR_INTERFACE, ()), strict=True)
-            ]
-        generator, face_encoder = (module.to(device) for module in modules)
+            generator = _through_file(generator, device, DTYPES[variant.dtype], GENERATOR_INTERFACE)
+            encoder = _through_file(encoder, device, DTYPES[variant.dtype])
+        else:
+            for module in (generator, encoder):
+                narrow_(module, DTYPES[variant.dtype])
         self._engine = Engine(
             cast(Generator, generator),
-            face_encoder,
+            encoder,
             latent_std=networks.latent_std,
             embedding_dim=networks.embedding_dim,
             capacity=len(faces),
@@ -113,6 +115,15 @@ class _EngineRun:
         outcome = self._engine.outcome(number)
         noise = [level.float().cpu() for level in outcome.noise]
         return Face(outcome.latent.float().cpu(), noise, float(outcome.similarity[-1]))
+
+
+def _through_file(
+    module: nn.Module, device: torch.device, dtype: torch.dtype, keep: Sequence[str] = ()
+) -> torchscript.CompiledModule:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "module.pt"
+        torchscript.save(module, path)
+        return torchscript.load(path, device, dtype, keep)
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,8 @@ VARIANTS: Mapping[str, Variant] = {
     BASELINE: Published(),
     "published loop, freed tensors kept": Published(environment=ALLOCATOR),
     REFERENCE: OnEngine(),
-    "eager, channels last": OnEngine(channels_last=True),
+    "eager, bfloat16": OnEngine("bfloat16"),
     "compiled": OnEngine(compiled=True),
-    "compiled, together": OnEngine(compiled=True, options=TOGETHER),
+    "compiled, bfloat16": OnEngine("bfloat16", compiled=True),
+    "compiled, bfloat16, together": OnEngine("bfloat16", compiled=True, options=TOGETHER),
 }

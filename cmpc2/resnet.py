@@ -5,10 +5,12 @@ Module names are those of published checkpoints. The class scripts with `torch.j
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 STAGES = 4
 
@@ -80,14 +82,28 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] float to [N, embedding_dim]."""
+        """[N, C, H, W] float to [N, embedding_dim] of its dtype, whatever that of the weights."""
+        dtype = x.dtype
+        x = x.to(self.conv1.weight.dtype)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        channels = x.mean(dim=(2, 3))  # [N, C]
+        channels = x.mean(dim=(2, 3), dtype=dtype)  # [N, C]
         return F.adaptive_avg_pool1d(channels.unsqueeze(1), self.embedding_dim).squeeze(1)
 
 
 def _stage(in_channels: int, channels: int, depth: int, stride: int) -> nn.Sequential:
     first = BasicBlock(in_channels, channels, stride)
     return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(depth - 1)))
+
+
+def fold_batch_norm(encoder: ResNet) -> ResNet:
+    """A copy of an encoder in evaluation mode whose batch normalisation is part of the convolutions before it."""
+    folded = copy.deepcopy(encoder)
+    for module in folded.modules():
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1")):  # the last are a shortcut's
+            convolution, normalisation = getattr(module, conv, None), getattr(module, norm, None)
+            if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+                setattr(module, conv, fuse_conv_bn_eval(convolution, normalisation))
+                setattr(module, norm, nn.Identity())
+    return folded

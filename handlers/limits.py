@@ -1,4 +1,4 @@
-"""What the service allows, from the `handler` section of model_config.yaml."""
+"""What the service allows and computes in, from the `handler` section of model_config.yaml."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from voicestyle.manifest import Caps
+from voicestyle.precision import AUTO, CHOICES
 
 SECTION: Final = "handler"
 
@@ -19,6 +20,7 @@ class ServiceLimits:
     live_requests share the running batch, queue more wait for a place, and whoever comes then is refused.
     audio_bytes and audio_seconds bound a voice, steps, size (pixels a side) and previews what may be asked for.
     turn_seconds is how long a call of the handler should take: so long a newcomer waits for its first step.
+    dtype is what the face's networks compute in: one of `voicestyle.precision.CHOICES`.
 
     Raises ValueError for a value out of its range.
     """
@@ -31,9 +33,14 @@ class ServiceLimits:
     size: int = 1024
     previews: int = 16
     turn_seconds: float = 0.15
+    dtype: str = AUTO
 
     def __post_init__(self) -> None:
+        if self.dtype not in CHOICES:
+            raise ValueError(f"{SECTION}: dtype must be one of {', '.join(CHOICES)}, got {self.dtype!r}")
         for field in fields(self):
+            if field.name == "dtype":
+                continue
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"{SECTION}: {field.name} must be a number, got {value!r}")
@@ -44,7 +51,7 @@ class ServiceLimits:
                 raise ValueError(f"{SECTION}: {field.name} must be above 0, got {value}")
 
     @classmethod
-    def parse(cls, section: Mapping[str, float] | None) -> ServiceLimits:
+    def parse(cls, section: Mapping[str, float | str] | None) -> ServiceLimits:
         """The limits of a section. Raises ValueError for an unknown key (naming the nearest) or a bad value."""
         section = section or {}
         names = [field.name for field in fields(cls)]

@@ -90,7 +90,7 @@ class _Instruments:
         self.build = Gauge(
             "voicestyle_build_info",
             "Always 1; the labels say what is running",
-            ("version", "torch", "python", "device", "model", "bundle_version", "capacity"),
+            ("version", "torch", "python", "device", "dtype", "model", "bundle_version", "capacity"),
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
@@ -143,8 +143,8 @@ class Metrics:
         self.occupancy(0, 0)
 
     @_harmless
-    def describe(self, *, model: str, version: str, device: str, capacity: int) -> None:
-        """Say once what is running: the bundle's name and version, "cpu" or "cuda:0", places in the batch."""
+    def describe(self, *, model: str, version: str, device: str, dtype: str, capacity: int) -> None:
+        """Say once what is running: the bundle, on "cpu" or "cuda:0", in "float32" or another, places in the batch."""
         self._device = device
         self._all.capacity.set(capacity)
         self._all.build.labels(
@@ -152,6 +152,7 @@ class Metrics:
             torch=installed_version("torch"),
             python=platform.python_version(),
             device=device,
+            dtype=dtype,
             model=model,
             bundle_version=version,
             capacity=str(capacity),

@@ -31,6 +31,7 @@ from handlers.limits import SECTION, ServiceLimits
 from handlers.metrics import Metrics
 from handlers.requests import Row
 from voicestyle.pipeline import Pipeline
+from voicestyle.precision import choose_dtype
 from voicestyle.run_folder import RunFolder
 
 log = logging.getLogger("voicestyle.handler")
@@ -54,20 +55,32 @@ class VoiceStyleHandler:
         metrics = Metrics()  # counts starts, those that fail too
         try:
             limits = ServiceLimits.parse((context.model_yaml_config or {}).get(SECTION))
+            dtype = choose_dtype(limits.dtype, device)
             pipeline = Pipeline.load(
-                Path(properties["model_dir"]) / BUNDLE, device=device, capacity=limits.live_requests, caps=limits.caps
+                Path(properties["model_dir"]) / BUNDLE,
+                device=device,
+                capacity=limits.live_requests,
+                caps=limits.caps,
+                dtype=dtype,
             )
         except Exception as error:
             log.error("cannot serve the bundle: %s", error)
             raise
         manifest = pipeline.manifest
-        metrics.describe(model=manifest.name, version=manifest.version, device=device, capacity=pipeline.capacity)
+        computes_in = str(dtype).removeprefix("torch.")
+        metrics.describe(
+            model=manifest.name,
+            version=manifest.version,
+            device=device,
+            dtype=computes_in,
+            capacity=pipeline.capacity,
+        )
         bound_fields()
         run = RunFolder.told()
         self._batch = ContinuousBatch(
             pipeline, limits, metrics=metrics, draining=lambda: run is not None and run.draining
         )
-        log.info("ready: %s@%s on %s, %s", manifest.name, manifest.version, device, limits)
+        log.info("ready: %s@%s on %s in %s, %s", manifest.name, manifest.version, device, computes_in, limits)
 
     def handle(self, data: Sequence[Mapping[str, object]], context: Context) -> list[bytes]:
         """Give the batch a turn. Never raises: an exception here would fail every request of the batch."""

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cmpc2.resnet import ResNet, fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.errors import BundleError
 from voicestyle.latent_bank import LatentBank
@@ -32,8 +33,8 @@ class Bundle:
     latent_bank: LatentBank
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Bundle":
-        """Check a bundle folder whole, then load it.
+    def load(cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Bundle":
+        """Check a bundle folder whole, then load it; the face's networks compute in `dtype`, the voice's in float32.
 
         Raises:
             BundleError: a missing or altered file, or parts that do not fit each other.
@@ -43,8 +44,8 @@ class Bundle:
         bundle = cls(
             manifest,
             voice_encoder=torchscript.load(folder / "voice_encoder.pt", device),
-            face_encoder=torchscript.load(folder / "face_encoder.pt", device),
-            generator=torchscript.load(folder / "generator.pt", device),
+            face_encoder=torchscript.load(folder / "face_encoder.pt", device, dtype),
+            generator=torchscript.load(folder / "generator.pt", device, dtype, keep=GENERATOR_INTERFACE),
             prototypes=Prototypes.read(folder / "prototypes.faiss"),
             latent_bank=LatentBank.read(
                 folder / "latent_bank.npy",
@@ -105,8 +106,8 @@ def write_bundle(
     folder: Path,
     manifest: Manifest,
     *,
-    voice_encoder: nn.Module,
-    face_encoder: nn.Module,
+    voice_encoder: ResNet,
+    face_encoder: ResNet,
     generator: nn.Module,
     centroids: NDArray[np.float32],
     latents: NDArray[np.float32],
@@ -125,10 +126,9 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
         draft = Path(parent) / folder.name
         draft.mkdir()
-        torchscript.save(torchscript.compile_module(voice_encoder), draft / "voice_encoder.pt")
-        torchscript.save(torchscript.compile_module(face_encoder), draft / "face_encoder.pt")
-        compiled = torchscript.compile_module(generator, keep=GENERATOR_INTERFACE)
-        torchscript.save(compiled, draft / "generator.pt")
+        torchscript.save(fold_batch_norm(voice_encoder), draft / "voice_encoder.pt")
+        torchscript.save(fold_batch_norm(face_encoder), draft / "face_encoder.pt")
+        torchscript.save(generator, draft / "generator.pt")
         Prototypes.from_centroids(centroids).write(draft / "prototypes.faiss")
         np.save(draft / "latent_bank.npy", latents.astype(np.float32))
         np.save(draft / "assignments.npy", assignments.astype(np.int32))

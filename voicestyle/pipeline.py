@@ -113,12 +113,15 @@ class Pipeline:
         device: torch.device | str = "cpu",
         capacity: int = 8,
         caps: Caps = NO_CAPS,
+        dtype: torch.dtype = torch.float32,
     ) -> "Pipeline":
         """A warm pipeline from a bundle folder, with a service's `caps` on what a request may cost.
 
+        The generator and the face encoder compute in `dtype`; `voicestyle.precision.choose_dtype` knows a device's.
+
         Raises BundleError for a bundle that is not whole, or makes no face within the caps.
         """
-        bundle = Bundle.load(folder, device)
+        bundle = Bundle.load(folder, device, dtype)
         bundle = replace(bundle, manifest=bundle.manifest.capped(caps))
         pipeline = cls(bundle, device=device, capacity=capacity)
         pipeline.warm_up()

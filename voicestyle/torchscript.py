@@ -1,7 +1,8 @@
 """The compiled form of a module. The only module that knows it is TorchScript, which torch 2.13 deprecates.
 
-Frozen modules keep exact gradients with respect to their inputs (`optimize_for_inference` does not) and have
-batch normalisation folded into the convolutions before it.
+A file holds the scripted module in float32; it is narrowed and frozen when it is loaded, for a frozen module's weights
+are constants that no longer change their dtype. Frozen modules keep exact gradients with respect to their inputs
+(`optimize_for_inference` does not).
 """
 
 import warnings
@@ -13,6 +14,8 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
+from voicestyle.precision import narrow_
+
 CompiledModule: TypeAlias = torch.jit.ScriptModule
 
 
@@ -23,21 +26,22 @@ def _quiet() -> Generator[None]:
         yield
 
 
-def compile_module(module: nn.Module, keep: Sequence[str] = ()) -> CompiledModule:
-    """The frozen, scripted form of a module in evaluation mode; `keep` names what stays beside `forward`."""
+def save(module: nn.Module, path: Path) -> None:
+    """Script a module in evaluation mode and write it for `load`."""
     if module.training:
         raise ValueError("a module is compiled in evaluation mode: call .eval() first")
     with _quiet():
-        return torch.jit.freeze(torch.jit.script(module), preserved_attrs=list(keep))
+        torch.jit.save(torch.jit.script(module), str(path))
 
 
-def save(module: CompiledModule, path: Path) -> None:
-    """Write a compiled module for `load`."""
+def load(
+    path: Path, device: torch.device | str, dtype: torch.dtype = torch.float32, keep: Sequence[str] = ()
+) -> CompiledModule:
+    """Read a module onto a device and freeze it, its convolutions in `dtype`; `keep` names what stays beside `forward`.
+
+    Raises RuntimeError for a file that is not one.
+    """
     with _quiet():
-        torch.jit.save(module, str(path))
-
-
-def load(path: Path, device: torch.device | str) -> CompiledModule:
-    """Read a compiled module onto a device. Raises RuntimeError for a file that is not one."""
-    with _quiet():
-        return torch.jit.load(str(path), map_location=device)
+        module = torch.jit.load(str(path), map_location=device)
+        narrow_(module, dtype)
+        return torch.jit.freeze(module.eval(), preserved_attrs=list(keep))

@@ -34,7 +34,8 @@ def test_the_same_faces(name):
         for _ in range(STEPS):
             run.step()
         faces[which] = run.face(batch - 1)
-    assert faces[name].similarity == pytest.approx(faces[REFERENCE].similarity, abs=1e-3)
+    tolerance = 1e-2 if variant.dtype == "bfloat16" else 1e-3
+    assert faces[name].similarity == pytest.approx(faces[REFERENCE].similarity, abs=tolerance)
     torch.testing.assert_close(faces[name].latent, faces[REFERENCE].latent, rtol=0, atol=0.05)
     assert [level.shape for level in faces[name].noise] == [level.shape for level in faces[REFERENCE].noise]
 

@@ -119,7 +119,7 @@ def test_nothing_raises_and_the_same_failure_is_logged_once(metrics, value, capl
             metrics.finished("http", SimpleNamespace(), 1.0)
             metrics.stepped("many", 1, 1.0)
             metrics.occupancy(None, None)
-            metrics.describe(model=None, version=None, device=None, capacity="all")
+            metrics.describe(model=None, version=None, device=None, dtype=None, capacity="all")
     assert value("requests_total", outcome="face", protocol="http") == 3
     assert sorted(record.args[0] for record in caplog.records) == ["describe", "finished", "occupancy", "stepped"]
 
@@ -147,11 +147,11 @@ def test_a_newcomer_waits_from_the_moment_it_is_seen_until_the_turn_says_otherwi
 
 
 def test_what_runs_is_described(metrics, value, registry):
-    metrics.describe(model="demo", version="2", device="cpu", capacity=8)
+    metrics.describe(model="demo", version="2", device="cpu", dtype="float32", capacity=8)
     (info,) = [metric for metric in registry.collect() if metric.name == "voicestyle_build_info"]
     (sample,) = info.samples
     assert sample.value == 1
-    told = {"model": "demo", "bundle_version": "2", "device": "cpu", "capacity": "8"}
+    told = {"model": "demo", "bundle_version": "2", "device": "cpu", "dtype": "float32", "capacity": "8"}
     assert told.items() <= sample.labels.items()
     assert all(sample.labels[label] for label in ("version", "torch", "python"))
     assert value("capacity_requests") == 8
@@ -169,7 +169,7 @@ def test_a_gpu_s_memory_is_read_after_the_steps(metrics, value, monkeypatch):
 
     for name, size in (("memory_allocated", 10), ("memory_reserved", 30), ("max_memory_allocated", 20)):
         monkeypatch.setattr(cuda, name, lambda device, size=size: size if device == "cuda:1" else -1)
-    metrics.describe(model="demo", version="2", device="cuda:1", capacity=8)
+    metrics.describe(model="demo", version="2", device="cuda:1", dtype="bfloat16", capacity=8)
     monkeypatch.setattr(cuda, "memory_allocated", lambda device: 15)
     metrics.stepped(1, 1, 0.1)
     sizes = [value("device_memory_bytes", device="cuda:1", kind=kind) for kind in ("allocated", "reserved", "peak")]

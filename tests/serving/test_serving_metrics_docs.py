@@ -28,7 +28,7 @@ def exposed(monkeypatch):
         monkeypatch.setattr(cuda, name, lambda _: 1)
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.describe(model="demo", version="1", device="cuda:0", capacity=8)
+    metrics.describe(model="demo", version="1", device="cuda:0", dtype="bfloat16", capacity=8)
     metrics.received("http")
     timings = dict.fromkeys(STAGES, 1.0)
     face = SimpleNamespace(similarity=1, first_similarity=0, audio_seconds=1, speech_seconds=1, timings=timings)

@@ -14,6 +14,7 @@ from voicestyle.cli.files import format_of, write_whole
 from voicestyle.errors import CallerError
 from voicestyle.options import MAX_SEED, Options
 from voicestyle.pipeline import Face, Pipeline
+from voicestyle.precision import AUTO, CHOICES, choose_dtype
 
 STEPS_PER_UPDATE = 2
 DEFAULT_OUTPUT = Path("face.png")
@@ -40,6 +41,13 @@ DEFAULT_OUTPUT = Path("face.png")
 @click.option("--size", type=int, help="Pixels a side, such as 256 or 1024.  [default: the bundle's]")
 @click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Most voices at work at once.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 …")
+@click.option(
+    "--dtype",
+    default=AUTO,
+    show_default=True,
+    type=click.Choice(CHOICES),
+    help="Of the face's networks; auto is bfloat16 where the device multiplies it natively.",
+)
 @click.option("--report", is_flag=True, help="Also write STEM.json: similarity trace, prototypes, seed, timings.")
 def generate(
     voices: tuple[Path, ...],
@@ -50,6 +58,7 @@ def generate(
     size: int | None,
     batch: int,
     device: str,
+    dtype: str,
     report: bool,
 ) -> None:
     """Make the face that each of VOICES suggests.
@@ -60,7 +69,8 @@ def generate(
     """
     targets = _targets(voices, output)
     options = Options(steps=steps, seed=seed, size=size, format=format_of(next(iter(targets.values()))))
-    pipeline = Pipeline.load(bundle, device=usable_device(device), capacity=min(batch, len(voices)))
+    where = usable_device(device)
+    pipeline = Pipeline.load(bundle, device=where, capacity=min(batch, len(voices)), dtype=choose_dtype(dtype, where))
     planned = pipeline.manifest.resolve(options).steps
     waiting, failed = list(voices), 0
     with tqdm(total=planned * len(voices), unit="step", smoothing=0.1) as bar:

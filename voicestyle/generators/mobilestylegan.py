@@ -52,6 +52,11 @@ class MobileStyleGANConfig:
         return BASE_SIZE * 2 ** (len(self.widths) + 1)
 
 
+def modulate(x: Tensor, style: Tensor) -> Tensor:
+    """Scale the channels of x [N, C, H, W] by style [N, C], in the dtype of x."""
+    return x * style.to(x.dtype)[:, :, None, None]
+
+
 class MappingNetwork(nn.Module):
     """z to w: normalise z, then eight linear layers. The gain √2 of each activation is part of its weights."""
 
@@ -113,8 +118,8 @@ class Block(nn.Module):
         # The style of conv1 scales whole channels, so it may act on the subbands, together with that of the
         # upsampling: one pass over the features instead of two.
         style = self.style_up(w) * self.style1(w).repeat(1, 4)
-        x = self.conv1(inverse_haar(x * style[:, :, None, None]))
-        return self.conv2(x * self.style2(w)[:, :, None, None])
+        x = self.conv1(inverse_haar(modulate(x, style)))
+        return self.conv2(modulate(x, self.style2(w)))
 
 
 class ToImage(nn.Module):
@@ -127,7 +132,7 @@ class ToImage(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [N, C, H, W]. Returns [N, 3, 2·H, 2·W]."""
-        return inverse_haar(self.conv(x * self.style(w)[:, :, None, None]))
+        return inverse_haar(self.conv(modulate(x, self.style(w))).to(w.dtype))
 
 
 class ImageHead(nn.Module):
@@ -153,11 +158,12 @@ class ImageHead(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [N, C, H, W]. Returns [N, 3, 2·H, 2·W]."""
-        x = self.depthwise1(x * self.style1(w)[:, :, None, None])
+        x = self.depthwise1(modulate(x, self.style1(w)))
         hidden = self.activation(self.pointwise1(x))
-        hidden = self.depthwise2(hidden * self.style2(w)[:, :, None, None])
+        hidden = self.depthwise2(modulate(hidden, self.style2(w)))
         hidden = self.activation(self.pointwise2(hidden))
-        return inverse_haar(self.direct(x) + self.out(hidden * self.style3(w)[:, :, None, None]))
+        subbands = self.direct(x).to(w.dtype) + self.out(modulate(hidden, self.style3(w))).to(w.dtype)
+        return inverse_haar(subbands)
 
 
 class MobileStyleGAN(nn.Module):
@@ -171,6 +177,7 @@ class MobileStyleGAN(nn.Module):
     optimise_size: int
     sizes: List[int]  # noqa: UP006
     noise_shapes: List[List[int]]  # noqa: UP006
+    input: Tensor
 
     def __init__(self, config: MobileStyleGANConfig = MobileStyleGANConfig()) -> None:
         super().__init__()
@@ -199,7 +206,7 @@ class MobileStyleGAN(nn.Module):
     @torch.jit.export
     def features(self, w: Tensor) -> Tensor:
         """w: [N, 512]. Returns the features that the head reads: [N, 256, 128, 128]."""
-        x = self.activation(self.conv(self.input * self.style(w)[:, :, None, None]))
+        x = self.activation(self.conv(modulate(self.input, self.style(w))))
         for block in self.blocks:
             x = block(x, w)
         return x

@@ -101,14 +101,15 @@ class ModulatedConv(nn.Module):
         """x: [N, in_channels, H, W], w: [N, 512], noise: [N or 1, 1, R, R]. Returns [N, out_channels, R, R]."""
         style = self.style(w)
         demodulation = torch.rsqrt(style.square() @ self.squares + 0.5e-8)
-        x = x * style[:, :, None, None]
+        x = x * style.to(x.dtype)[:, :, None, None]
         if self.upsample:
             x = F.conv_transpose2d(x, self.weight, stride=2)
             x = F.conv2d(x, self.blur, padding=1, groups=x.shape[1])
         else:
             x = F.conv2d(x, self.weight, padding=1)
-        x = torch.addcmul(self.noise_weight * noise, x, demodulation[:, :, None, None])
-        return self.activation(x.add_(self.bias))
+        noise = (self.noise_weight * noise).to(x.dtype)
+        x = torch.addcmul(noise, x, demodulation.to(x.dtype)[:, :, None, None])
+        return self.activation(x.add_(self.bias.to(x.dtype)))
 
 
 class ToImage(nn.Module):
@@ -128,8 +129,9 @@ class ToImage(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [N, C, H, W], w: [N, 512]. Returns [N, 3, H, W]."""
-        weight = self.weight * self.style(w)[:, None, :]  # [N, 3, C]
-        return torch.baddbmm(self.bias, weight, x.flatten(2)).view(-1, 3, x.shape[2], x.shape[3])
+        weight = (self.weight * self.style(w)[:, None, :]).to(x.dtype)  # [N, 3, C]
+        image = torch.bmm(weight, x.flatten(2)).to(w.dtype) + self.bias
+        return image.view(-1, 3, x.shape[2], x.shape[3])
 
 
 class Block(nn.Module):
@@ -150,7 +152,7 @@ class Block(nn.Module):
         """x: [N, in_channels, H, W], image: [N, 3, H, W], w_plus: [N, 3, 512], noise maps of 2·H. Both, doubled."""
         x = self.up(x, w_plus[:, 0], noise_up)
         x = self.conv(x, w_plus[:, 1], noise)
-        image = F.conv_transpose2d(image, self.blur, stride=2, padding=1, groups=3)
+        image = F.conv_transpose2d(image, self.blur.to(image.dtype), stride=2, padding=1, groups=3)
         return x, image + self.to_image(x, w_plus[:, 2])
 
 

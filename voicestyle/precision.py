@@ -1,0 +1,49 @@
+"""What the networks compute in: float32, or bfloat16 where the device multiplies it natively.
+
+Only what passes through convolutions is narrowed. Latents, styles, demodulation, images, embeddings, the loss and the
+optimiser stay in float32, so a narrow network takes and gives what a wide one does.
+"""
+
+from typing import Final
+
+import torch
+from torch import nn
+
+AUTO: Final = "auto"
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CHOICES: Final = (AUTO, *DTYPES)
+NATIVE_BFLOAT16: Final = ("avx512_bf16", "amx_bf16")  # capabilities of a CPU, as torch names them
+
+
+def choose_dtype(choice: str, device: torch.device | str) -> torch.dtype:
+    """The dtype of a choice on a device; `auto` is bfloat16 where the hardware has it, else float32.
+
+    It follows from the hardware alone, never from a measurement: two replicas on equal machines give one face.
+    Raises ValueError for another choice.
+    """
+    if choice not in CHOICES:
+        raise ValueError(f"dtype must be one of {', '.join(CHOICES)}, got {choice!r}")
+    if choice != AUTO:
+        return DTYPES[choice]
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(name, False) for name in NATIVE_BFLOAT16)
+    return torch.bfloat16 if native else torch.float32
+
+
+def narrow_(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give the convolutions of a module another dtype, in place: every 4-D tensor and the biases beside it.
+
+    On a GPU they become channels last as well, which its convolutions prefer; a CPU's choose a layout of their own.
+    """
+    for part in module.modules():
+        own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+        if any(tensor.dim() == 4 for tensor in own):
+            for tensor in own:
+                if tensor.dim() == 4:
+                    layout = torch.channels_last if tensor.is_cuda else torch.contiguous_format
+                    tensor.data = tensor.data.to(dtype, memory_format=layout)
+                elif tensor.dim() == 1:
+                    tensor.data = tensor.data.to(dtype)
