@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from voicestyle.engine import Engine, Schedule
 from voicestyle.engine.noise_maps import normalise_, regularisation
+from voicestyle.engine.step_numbers import StepNumbers
 
 STD = 3.0
 EMBEDDING = 6
@@ -64,18 +65,32 @@ def request(number, steps=20):
     }
 
 
-def published_loop(voice_embedding, first_latent, noise, latent_noise, steps, **_):
+PUBLISHED = Schedule()
+OTHER = Schedule(
+    base_lr=0.05,
+    ramp_up=0.2,
+    ramp_down=0.5,
+    noise=0.02,
+    noise_ramp=0.4,
+    noise_regularisation=1e3,
+    betas=(0.5, 0.9),
+    eps=1e-3,
+)
+
+
+def published_loop(voice_embedding, first_latent, noise, latent_noise, steps, schedule=PUBLISHED, **_):
     """The published loop for one face, written plainly around torch.optim.Adam, all loss terms included."""
     generator = TinyGenerator()
     w = first_latent[None].clone().requires_grad_()
     maps = [level[None].clone().requires_grad_() for level in noise]
-    optimiser = torch.optim.Adam([w, *maps], lr=0.01)
+    optimiser = torch.optim.Adam([w, *maps], betas=schedule.betas, eps=schedule.eps)
     similarities = []
     for i in range(steps):
         t = i / steps
-        lr = 0.01 * (0.5 - 0.5 * math.cos(math.pi * min(1, (1 - t) / 0.25))) * min(1, t / 0.05)
+        falling = 0.5 - 0.5 * math.cos(math.pi * min(1, (1 - t) / schedule.ramp_down))
+        lr = schedule.base_lr * falling * min(1, t / schedule.ramp_up)
         optimiser.param_groups[0]["lr"] = lr
-        noisy = w + latent_noise[i] * (STD * 0.05 * max(0, 1 - t / 0.75) ** 2)
+        noisy = w + latent_noise[i] * (STD * schedule.noise * max(0, 1 - t / schedule.noise_ramp) ** 2)
         image = generator(noisy, maps).clamp(-1, 1)
         similarity = F.cosine_similarity(face_encoder(image), voice_embedding[None]).squeeze()
         regulariser = torch.zeros((), dtype=torch.float64)
@@ -86,7 +101,7 @@ def published_loop(voice_embedding, first_latent, noise, latent_noise, steps, **
                 if level.shape[-1] <= 8:
                     break
                 level = F.avg_pool2d(level, 2)
-        loss = (1 - similarity) + 1e5 * regulariser + 0.001 * (w - noisy).square().sum()
+        loss = (1 - similarity) + schedule.noise_regularisation * regulariser + 0.001 * (w - noisy).square().sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -248,15 +263,74 @@ def test_full_twice_and_unknown():
     running.add("x", **request(0))
 
 
+def test_each_item_has_its_own_schedule(together):
+    running = engine(together=together, schedule=Schedule(base_lr=0.02))
+    running.add("engine's", **request(0))
+    running.add("own", **request(1), schedule=OTHER)
+    running.step(5)
+    running.add("late", **request(2, steps=12), schedule=OTHER)
+    running.step(20)
+    for number, name, steps, schedule in (
+        (0, "engine's", 20, Schedule(base_lr=0.02)),
+        (1, "own", 20, OTHER),
+        (2, "late", 12, OTHER),
+    ):
+        expected = published_loop(**request(number, steps), schedule=schedule)
+        outcome = running.outcome(name)
+        torch.testing.assert_close(outcome.latent, expected.latent, rtol=1e-8, atol=1e-9)
+        for ours, theirs in zip(outcome.noise, expected.noise, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+        assert outcome.similarity.tolist() == pytest.approx(expected.similarity, abs=1e-9)
+
+
+def test_rows_of_a_step_need_nothing_but_their_tensors():
+    whole, by_hand = engine(together=True), engine(together=True)
+    for each in (whole, by_hand):
+        each.add("a", **request(0))
+        each.add("b", **request(1), schedule=OTHER)
+    whole.step(1)
+    numbers = [StepNumbers.at(schedule, 0, 20, STD) for schedule in (Schedule(), OTHER)]
+    packed = StepNumbers.pack(numbers, torch.device("cpu"), torch.float64)
+    latent_noise = torch.stack([request(number)["latent_noise"][0] for number in range(2)])
+    by_hand._step_rows(slice(0, 2), latent_noise, packed)
+    for key in "ab":
+        assert torch.equal(whole.outcome(key).latent, by_hand.outcome(key).latent)
+    assert {at.step for at in by_hand.progress().values()} == {0}
+
+
 def test_schedule_values_and_checks():
     schedule = Schedule()
-    t = torch.tensor([0.0, 0.025, 0.5, 0.875, 0.99], dtype=torch.float64)
-    assert schedule.learning_rate(t).tolist() == pytest.approx(
+    times = [0.0, 0.025, 0.5, 0.875, 0.99]
+    assert [schedule.learning_rate(t) for t in times] == pytest.approx(
         [0, 0.005, 0.01, 0.005, 0.01 * (0.5 - 0.5 * math.cos(math.pi * 0.04))]
     )
-    assert schedule.noise_strength(t, 2.0).tolist() == pytest.approx([0.1, 0.1 * (1 - 0.1 / 3) ** 2, 0.1 / 9, 0, 0])
-    with pytest.raises(ValueError, match="ramp_up is a share"):
-        Schedule(ramp_up=0)
+    assert [schedule.noise_strength(t, 2.0) for t in times] == pytest.approx(
+        [0.1, 0.1 * (1 - 0.1 / 3) ** 2, 0.1 / 9, 0, 0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ramp_up": 0}, "ramp_up is a share"),
+        ({"noise_ramp": 1.5}, "noise_ramp is a share"),
+        ({"base_lr": 0}, "base_lr must be positive"),
+        ({"noise": -0.1}, "noise must be at least 0, got -0.1"),
+        ({"betas": (0.9, 1.0)}, "betas must be in"),
+    ],
+)
+def test_schedules_that_make_no_sense(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(**wrong)
+
+
+def test_numbers_of_the_first_and_second_step():
+    first, second = (StepNumbers.at(Schedule(), step, 20, STD) for step in (0, 1))
+    assert first.step_size == 0
+    assert first.noise_strength == pytest.approx(STD * 0.05)
+    assert second.step_size == pytest.approx(0.01 / (1 - 0.9**2))
+    assert second.second_correction == pytest.approx(math.sqrt(1 - 0.999**2))
+    assert (second.first_weight, second.second_decay, second.second_weight) == (1 - 0.9, 0.999, 1 - 0.999)
 
 
 def test_noise_maps_are_judged_and_normalised_one_by_one():

@@ -116,9 +116,11 @@ def test_starts_as_published(reference, optimisation_of):
     assert float(std) == pytest.approx(float(it.array("latent_std")), rel=1e-10)
 
     count = len(it.array("lr"))
-    t = torch.arange(count, dtype=torch.float64) / STEPS
-    strength = Schedule().noise_strength(t, float(std))
-    np.testing.assert_allclose(Schedule().learning_rate(t), it.array("lr"), rtol=0, atol=1e-12)
+    strength = torch.tensor(
+        [Schedule().noise_strength(i / STEPS, float(std)) for i in range(count)], dtype=torch.float64
+    )
+    rates = [Schedule().learning_rate(i / STEPS) for i in range(count)]
+    np.testing.assert_allclose(rates, it.array("lr"), rtol=0, atol=1e-12)
     np.testing.assert_allclose(strength, it.array("strength"), rtol=1e-9)
     # The term that the engine leaves out, since its gradient is zero.
     squares = it.latent_noise[:count].square().sum(dim=1) * strength.square()

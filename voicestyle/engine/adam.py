@@ -1,15 +1,14 @@
-"""Adam (arXiv 1412.6980) for a batch whose items stand at different steps."""
+"""Adam (arXiv 1412.6980) for a batch whose items stand at different steps, each with its own betas."""
 
-import torch
+import math
+
 from torch import Tensor
 
 
-def corrections(step: Tensor, betas: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Bias corrections 1 − β₁^(i+1) and sqrt(1 − β₂^(i+1)) at step i, counted from 0: [N] -> two [N]."""
-    count = (step + 1).to(torch.float64)
-    first = 1 - torch.pow(torch.tensor(betas[0], dtype=torch.float64, device=step.device), count)
-    second = 1 - torch.pow(torch.tensor(betas[1], dtype=torch.float64, device=step.device), count)
-    return first, second.sqrt()
+def corrections(step: int, betas: tuple[float, float]) -> tuple[float, float]:
+    """Bias corrections 1 − β₁^(i+1) and sqrt(1 − β₂^(i+1)) at step i, counted from 0."""
+    count = step + 1
+    return 1 - betas[0] ** count, math.sqrt(1 - betas[1] ** count)
 
 
 def update_(
@@ -20,16 +19,19 @@ def update_(
     *,
     step_size: Tensor,
     second_correction: Tensor,
-    betas: tuple[float, float],
-    eps: float,
+    first_weight: Tensor,
+    second_decay: Tensor,
+    second_weight: Tensor,
+    eps: Tensor,
 ) -> None:
     """One Adam step in place.
 
-    variable, gradient and both moments are [N, ...]. step_size [N] is the learning rate over the first
-    bias correction; second_correction [N] is the root of the second.
+    variable, gradient and both moments are [N, ...], the rest [N]: step_size is the learning rate over the first
+    bias correction, second_correction the root of the second, first_weight 1 − β₁, second_decay β₂ and
+    second_weight 1 − β₂.
     """
     rows = [-1] + [1] * (variable.dim() - 1)
-    first_moment.lerp_(gradient, 1 - betas[0])
-    second_moment.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-    denominator = second_moment.sqrt().div_(second_correction.view(rows)).add_(eps)
+    first_moment.lerp_(gradient, first_weight.view(rows))
+    second_moment.mul_(second_decay.view(rows)).addcmul_(gradient * second_weight.view(rows), gradient)
+    denominator = second_moment.sqrt().div_(second_correction.view(rows)).add_(eps.view(rows))
     variable.sub_(first_moment / denominator * step_size.view(rows))

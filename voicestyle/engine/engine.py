@@ -18,6 +18,7 @@ from voicestyle.engine import adam, noise_maps
 from voicestyle.engine.encoder_input import encoder_input
 from voicestyle.engine.rows import Item, Rows
 from voicestyle.engine.schedule import Schedule
+from voicestyle.engine.step_numbers import StepNumbers
 
 
 class Generator(Protocol):
@@ -80,6 +81,7 @@ class Engine:
         generator: images from latents. The gradient of its parameters is never computed.
         face_encoder: embeddings from images.
         latent_std: sqrt(Σ(w_j − mean)² / count) over all samples and all components of w.
+        schedule: of items that bring none of their own; by default as published.
         capacity: most items live at once.
         max_steps: most steps an item may ask for.
         image_size: images are average-pooled to this size before they are clamped and embedded.
@@ -120,7 +122,8 @@ class Engine:
         self._noise = [self._variable(1, *shape) for shape in generator.noise_shapes]
         self._latent_noise = self._rows.allocate(max_steps, generator.latent_dim, dtype=dtype)
         self._voice = self._rows.allocate(embedding_dim, dtype=dtype)
-        self._similarity = self._rows.allocate(max_steps, dtype=dtype)
+        self._similarity = self._rows.allocate(dtype=dtype)
+        self._trace = self._rows.allocate(max_steps, dtype=dtype)
         self._done: dict[Hashable, tuple[Item, Outcome]] = {}
         self._ticks = 0
 
@@ -146,6 +149,7 @@ class Engine:
         *,
         seed: int,
         steps: int,
+        schedule: Schedule | None = None,
         noise: Sequence[Tensor] | None = None,
         latent_noise: Tensor | None = None,
     ) -> None:
@@ -157,6 +161,7 @@ class Engine:
             first_latent: [latent_dim].
             seed: draws the noise maps, then the noise on w, on the CPU, so that every device draws the same.
             steps: how many to take, 1 … max_steps.
+            schedule: its own in place of the engine's.
             noise: first noise maps [1, R, R] instead of the seed's.
             latent_noise: ε for each step [steps, latent_dim] instead of the seed's.
 
@@ -182,7 +187,7 @@ class Engine:
         for given, (value, _, _) in zip(maps, self._noise, strict=True):
             _check_shape("noise map", given, value.shape[1:])
 
-        row = self._rows.add(key, steps).row
+        row = self._rows.add(key, steps, schedule or self.schedule).row
         self._voice[row] = F.normalize(voice_embedding.to(self._voice), dim=0)
         self._latent[0][row] = first_latent.to(self._latent[0])
         self._latent_noise[row, :steps] = latent_noise.to(self._latent_noise)
@@ -211,14 +216,10 @@ class Engine:
 
     def progress(self) -> dict[Hashable, Progress]:
         """Where every request stands, live or finished, with one read from the device."""
-        last = {key: item.step - 1 for key, item in self._rows.in_order() if item.step}
-        read: dict[Hashable, float] = {}
-        if last:
-            rows = torch.tensor([self._rows.items[key].row for key in last], device=self.device)
-            steps = torch.tensor(list(last.values()), device=self.device)
-            read = dict(zip(last, self._similarity[rows, steps].tolist(), strict=True))
+        similarity = self._similarity[: self.live].tolist()
         live = {
-            key: Progress(item.step, item.steps, read.get(key, float("nan"))) for key, item in self._rows.in_order()
+            key: Progress(item.step, item.steps, similarity[item.row] if item.step else float("nan"))
+            for key, item in self._rows.in_order()
         }
         done = {
             key: Progress(item.step, item.steps, float(outcome.similarity[-1]))
@@ -235,7 +236,7 @@ class Engine:
         return Outcome(
             latent=self._latent[0][row].clone(),
             noise=[value[row].clone() for value, _, _ in self._noise],
-            similarity=self._similarity[item.row, : item.step].clone().cpu(),
+            similarity=self._trace[item.row, : item.step].clone().cpu(),
             largest_batch=item.largest_batch,
         )
 
@@ -247,45 +248,49 @@ class Engine:
     def _advance(self, items: list[Item]) -> None:
         """One step of items that stand in successive rows."""
         rows = slice(items[0].row, items[-1].row + 1)
-        here = torch.arange(rows.start, rows.stop, device=self.device)
-        step = torch.tensor([item.step for item in items], device=self.device)
-        steps = torch.tensor([item.steps for item in items], device=self.device)
-        t = step.to(torch.float64) / steps
+        numbers = [StepNumbers.at(item.schedule, item.step, item.steps, self.latent_std) for item in items]
+        latent_noise = torch.stack([self._latent_noise[item.row, item.step] for item in items])
+        self._step_rows(rows, latent_noise, StepNumbers.pack(numbers, self.device, self.dtype))
+        self._ticks += 1
+        for item in items:
+            self._trace[item.row, item.step] = self._similarity[item.row]
+            item.step += 1
+            item.last = self._ticks
+            item.largest_batch = max(item.largest_batch, self.live)
 
-        strength = self.schedule.noise_strength(t, self.latent_std).to(self.dtype)
-        shift = self._latent_noise[here, step] * strength[:, None]
+    def _step_rows(self, rows: slice, latent_noise: Tensor, packed: Tensor) -> None:
+        """The tensors' part of a step: reads and writes the tensors of rows, and takes nothing else from the host.
+
+        latent_noise [N, latent_dim]: ε of this step. packed [K, N]: the items' StepNumbers.
+        """
+        numbers = StepNumbers.unpack(packed)
         variables = [self._latent, *self._noise]
         leaves = [value[rows].detach().requires_grad_() for value, _, _ in variables]
-        image = self.generator(leaves[0] + shift, leaves[1:])
+        image = self.generator(leaves[0] + latent_noise * numbers.noise_strength[:, None], leaves[1:])
         face = self.face_encoder(encoder_input(image, self.image_size, self.encoder_size))
         similarity = (F.normalize(face, dim=1) * self._voice[rows]).sum(dim=1)
         loss = (1 - similarity).sum()
         if self._noise:
-            loss = loss + self.schedule.noise_regularisation * noise_maps.regularisation(leaves[1:]).sum()
+            loss = loss + (numbers.noise_regularisation * noise_maps.regularisation(leaves[1:])).sum()
         gradients = torch.autograd.grad(loss, leaves)
 
-        first_correction, second_correction = adam.corrections(step, self.schedule.betas)
-        step_size = (self.schedule.learning_rate(t) / first_correction).to(self.dtype)
         with torch.no_grad():
-            self._similarity[here, step] = similarity
+            self._similarity[rows] = similarity
             for (value, first, second), gradient in zip(variables, gradients, strict=True):
                 adam.update_(
                     value[rows],
                     gradient,
                     first[rows],
                     second[rows],
-                    step_size=step_size,
-                    second_correction=second_correction.to(self.dtype),
-                    betas=self.schedule.betas,
-                    eps=self.schedule.eps,
+                    step_size=numbers.step_size,
+                    second_correction=numbers.second_correction,
+                    first_weight=numbers.first_weight,
+                    second_decay=numbers.second_decay,
+                    second_weight=numbers.second_weight,
+                    eps=numbers.eps,
                 )
             for value, _, _ in self._noise:
                 noise_maps.normalise_(value[rows])
-        self._ticks += 1
-        for item in items:
-            item.step += 1
-            item.last = self._ticks
-            item.largest_batch = max(item.largest_batch, self.live)
 
     def _retire(self) -> None:
         for key, item in self._rows.in_order():

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voicestyle.engine.schedule import Schedule
+
 
 @dataclass
 class Item:
@@ -16,6 +18,7 @@ class Item:
 
     row: int
     steps: int
+    schedule: Schedule
     step: int = 0
     largest_batch: int = 0  # most requests that were live during one of its steps
     last: int = 0  # when it last took a step, in steps of the whole engine
@@ -45,13 +48,13 @@ class Rows:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, key: Hashable, steps: int) -> Item:
+    def add(self, key: Hashable, steps: int, schedule: Schedule) -> Item:
         """Give `key` the next free row, all its values zero."""
         if key in self.items:
             raise ValueError(f"id {key!r} is already in the batch")
         if len(self) == self.capacity:
             raise RuntimeError(f"the batch is full: {self.capacity} requests are live")
-        item = Item(row=len(self), steps=steps)
+        item = Item(row=len(self), steps=steps, schedule=schedule)
         self._ids.append(key)
         self.items[key] = item
         for tensor in self._tensors:

@@ -1,19 +1,16 @@
-"""The published schedule of the latent optimisation, for a batch whose items stand at different steps.
+"""The published schedule of the latent optimisation, as plain numbers of the host.
 
-Everything is a function of t = step / steps, elementwise, so each item of a batch has its own. The shape is
-that of StyleGAN2's projection (arXiv 1912.04958, appendix D) with the numbers of VoiceStyle.
+Everything is a function of t = step / steps, so each item of a batch has its own. The shape is that of StyleGAN2's
+projection (arXiv 1912.04958, appendix D) with the numbers of VoiceStyle.
 """
 
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 
 @dataclass(frozen=True)
 class Schedule:
-    """Numbers of the optimisation; the defaults are the published ones."""
+    """Numbers of one item's optimisation; the defaults are the published ones."""
 
     base_lr: float = 0.01
     ramp_up: float = 0.05  # share of the steps over which the learning rate rises
@@ -31,12 +28,16 @@ class Schedule:
                 raise ValueError(f"{name} is a share of the steps in (0, 1], got {value}")
         if self.base_lr <= 0:
             raise ValueError(f"base_lr must be positive, got {self.base_lr}")
+        if self.noise < 0:
+            raise ValueError(f"noise must be at least 0, got {self.noise}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
 
-    def learning_rate(self, t: Tensor) -> Tensor:
-        """Learning rate at t = step / steps in [0, 1): float [N] -> [N]. It is 0 at t = 0."""
-        falling = 0.5 - 0.5 * torch.cos(math.pi * ((1 - t) / self.ramp_down).clamp(max=1))
-        return self.base_lr * falling * (t / self.ramp_up).clamp(max=1)
+    def learning_rate(self, t: float) -> float:
+        """Learning rate at t = step / steps in [0, 1). It is 0 at t = 0."""
+        falling = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / self.ramp_down))
+        return self.base_lr * falling * min(1.0, t / self.ramp_up)
 
-    def noise_strength(self, t: Tensor, latent_std: float) -> Tensor:
-        """Standard deviation σ of the noise on w at t: float [N] -> [N]."""
-        return latent_std * self.noise * (1 - t / self.noise_ramp).clamp(min=0).square()
+    def noise_strength(self, t: float, latent_std: float) -> float:
+        """Standard deviation σ of the noise on w at t."""
+        return latent_std * self.noise * max(0.0, 1 - t / self.noise_ramp) ** 2

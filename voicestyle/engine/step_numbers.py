@@ -1,0 +1,52 @@
+"""What sets one item's step apart, so that one computation serves items at any steps of any schedules."""
+
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from voicestyle.engine import adam
+from voicestyle.engine.schedule import Schedule
+
+Number = TypeVar("Number", float, Tensor)
+
+
+class StepNumbers(NamedTuple, Generic[Number]):
+    """A step's numbers: floats of one item, computed in float64 on the host, or tensors [N] of a batch."""
+
+    noise_strength: Number  # σ of the noise on w
+    noise_regularisation: Number
+    step_size: Number
+    second_correction: Number
+    first_weight: Number
+    second_decay: Number
+    second_weight: Number
+    eps: Number
+
+    @classmethod
+    def at(cls, schedule: Schedule, step: int, steps: int, latent_std: float) -> "StepNumbers[float]":
+        """Those of step 0 … steps − 1 of an item."""
+        t = step / steps
+        first_correction, second_correction = adam.corrections(step, schedule.betas)
+        return StepNumbers(
+            noise_strength=schedule.noise_strength(t, latent_std),
+            noise_regularisation=schedule.noise_regularisation,
+            step_size=schedule.learning_rate(t) / first_correction,
+            second_correction=second_correction,
+            # Complements are taken here, for in float32 they would differ from those of the published floats.
+            first_weight=1 - schedule.betas[0],
+            second_decay=schedule.betas[1],
+            second_weight=1 - schedule.betas[1],
+            eps=schedule.eps,
+        )
+
+    @staticmethod
+    def pack(items: "Sequence[StepNumbers[float]]", device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Those of a batch as one tensor [K, N], so that they reach the device at once."""
+        return torch.tensor(list(zip(*items, strict=True)), dtype=dtype, device=device)
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> "StepNumbers[Tensor]":
+        """Views [N] of what `pack` made."""
+        return StepNumbers(*packed.unbind())
