@@ -3,6 +3,7 @@
 bytes → waveform → log-mel → voice embedding → prototypes → first latent → latent → image → PNG
 """
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
-from voicestyle.engine import Engine, Generator, Outcome, Progress, Schedule, encoder_input
+from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Progress, Schedule, encoder_input
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
 from voicestyle.options import Options, Settings
 from voicestyle.voices import Voice, embed_voice
+
+log = logging.getLogger("voicestyle.pipeline")
 
 NO_CAPS = Caps()
 WARM_UP_STEPS = 3  # TorchScript profiles a module's first calls and compiles in the next
@@ -138,13 +141,13 @@ class Pipeline:
         return len(self._requests)
 
     def warm_up(self) -> None:
-        """Run every compiled module a few times, so that no request pays for it."""
-        size = self.manifest.encoder_size
+        """Run every compiled module a few times, so that no request pays for it; on a GPU, capture the step."""
         voice = torch.zeros(1, 1, 64, 800, device=self.device)
         with torch.no_grad():
             for _ in range(WARM_UP_STEPS):
                 self._bundle.voice_encoder(voice)
-                self._bundle.face_encoder(torch.zeros(1, 3, size, size, device=self.device))
+        if self.device.type == "cuda":
+            self._capture()
         embedding = torch.ones(self.manifest.embedding_dim)
         latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
         self._engine.add("", embedding, latent, seed=0, steps=WARM_UP_STEPS)
@@ -153,6 +156,12 @@ class Pipeline:
         with torch.no_grad():
             self._bundle.generator.render(outcome.latent, outcome.noise, self.manifest.default_size)
         self._engine.remove("")
+
+    def _capture(self) -> None:
+        try:
+            self._engine.capture(CudaCapture())
+        except RuntimeError as error:
+            log.warning("the step cannot be captured as a CUDA graph, so each kernel is launched: %s", error)
 
     def submit(self, key: str, audio: bytes | Path, options: Options) -> Settings:
         """Let a request join the batch at its next step; returns its options with the bundle's defaults.

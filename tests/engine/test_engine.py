@@ -6,64 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, request
 
 from voicestyle.engine import Engine, Schedule
 from voicestyle.engine.noise_maps import normalise_, regularisation
 from voicestyle.engine.step_numbers import StepNumbers
-
-STD = 3.0
-EMBEDDING = 6
-
-
-class TinyGenerator(torch.nn.Module):
-    """A smooth generator of 16-pixel images with two noise maps, small enough for float64."""
-
-    latent_dim = 5
-    noise_shapes = [[4, 4], [16, 16]]
-
-    def __init__(self):
-        super().__init__()
-        source = torch.Generator().manual_seed(1)
-        self.weight = torch.randn(5, 3 * 16 * 16, generator=source, dtype=torch.float64) / 5
-        self.frozen = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
-
-    def forward(self, w, noise):
-        image = torch.tanh(w @ self.weight).view(-1, 3, 16, 16) * self.frozen
-        return image + 0.1 * F.interpolate(noise[0], 16) + 0.1 * noise[1]
-
-
-def face_encoder(images):
-    source = torch.Generator().manual_seed(2)
-    weight = torch.randn(3 * 16 * 16, EMBEDDING, generator=source, dtype=torch.float64) / 30
-    return torch.sin(images.flatten(1) @ weight)
-
-
-def engine(capacity=4, **options):
-    return Engine(
-        TinyGenerator(),
-        face_encoder,
-        latent_std=STD,
-        embedding_dim=EMBEDDING,
-        capacity=capacity,
-        max_steps=40,
-        image_size=16,
-        dtype=torch.float64,
-        **options,
-    )
-
-
-def request(number, steps=20):
-    source = torch.Generator().manual_seed(100 + number)
-    draw = lambda *shape: torch.randn(*shape, generator=source, dtype=torch.float64)  # noqa: E731
-    return {
-        "voice_embedding": draw(EMBEDDING),
-        "first_latent": draw(5),
-        "noise": [draw(1, 4, 4), draw(1, 16, 16)],
-        "latent_noise": draw(steps, 5),
-        "seed": number,
-        "steps": steps,
-    }
-
 
 PUBLISHED = Schedule()
 OTHER = Schedule(
@@ -291,8 +238,7 @@ def test_rows_of_a_step_need_nothing_but_their_tensors():
     whole.step(1)
     numbers = [StepNumbers.at(schedule, 0, 20, STD) for schedule in (Schedule(), OTHER)]
     packed = StepNumbers.pack(numbers, torch.device("cpu"), torch.float64)
-    latent_noise = torch.stack([request(number)["latent_noise"][0] for number in range(2)])
-    by_hand._step_rows(slice(0, 2), latent_noise, packed)
+    by_hand._step_rows(slice(0, 2), packed)
     for key in "ab":
         assert torch.equal(whole.outcome(key).latent, by_hand.outcome(key).latent)
     assert {at.step for at in by_hand.progress().values()} == {0}

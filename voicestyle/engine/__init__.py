@@ -3,5 +3,6 @@
 from voicestyle.engine.encoder_input import encoder_input
 from voicestyle.engine.engine import Engine, FaceEncoder, Generator, Outcome, Progress
 from voicestyle.engine.schedule import Schedule
+from voicestyle.engine.step_graphs import CudaCapture
 
-__all__ = ["Engine", "FaceEncoder", "Generator", "Outcome", "Progress", "Schedule", "encoder_input"]
+__all__ = ["CudaCapture", "Engine", "FaceEncoder", "Generator", "Outcome", "Progress", "Schedule", "encoder_input"]

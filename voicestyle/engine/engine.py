@@ -18,6 +18,7 @@ from voicestyle.engine import adam, noise_maps
 from voicestyle.engine.encoder_input import encoder_input
 from voicestyle.engine.rows import Item, Rows
 from voicestyle.engine.schedule import Schedule
+from voicestyle.engine.step_graphs import Capture, StepGraphs
 from voicestyle.engine.step_numbers import StepNumbers
 
 
@@ -124,12 +125,24 @@ class Engine:
         self._voice = self._rows.allocate(embedding_dim, dtype=dtype)
         self._similarity = self._rows.allocate(dtype=dtype)
         self._trace = self._rows.allocate(max_steps, dtype=dtype)
+        self._here = torch.arange(capacity, device=self.device)
+        self._graphs: StepGraphs | None = None
         self._done: dict[Hashable, tuple[Item, Outcome]] = {}
         self._ticks = 0
 
     def _variable(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
         value, first, second = (self._rows.allocate(*shape, dtype=self.dtype) for _ in range(3))
         return value, first, second
+
+    def capture(self, capture: Capture) -> None:
+        """From now on, take steps as graphs that were captured for each size of the batch.
+
+        Raises RuntimeError where an item is live, where items do not go together, and what `capture` raises.
+        """
+        if self.live or not self.together:
+            raise RuntimeError(f"graphs need an empty batch that goes together, got {self.live} live items")
+        packed = torch.zeros(len(StepNumbers._fields), self.capacity, dtype=self.dtype, device=self.device)
+        self._graphs = StepGraphs(self._step_rows, packed, capture)
 
     @property
     def capacity(self) -> int:
@@ -249,24 +262,25 @@ class Engine:
         """One step of items that stand in successive rows."""
         rows = slice(items[0].row, items[-1].row + 1)
         numbers = [StepNumbers.at(item.schedule, item.step, item.steps, self.latent_std) for item in items]
-        latent_noise = torch.stack([self._latent_noise[item.row, item.step] for item in items])
-        self._step_rows(rows, latent_noise, StepNumbers.pack(numbers, self.device, self.dtype))
+        packed = StepNumbers.pack(numbers, self.device, self.dtype)
+        if self._graphs is None:
+            self._step_rows(rows, packed)
+        else:
+            self._graphs.step(packed)
         self._ticks += 1
         for item in items:
-            self._trace[item.row, item.step] = self._similarity[item.row]
             item.step += 1
             item.last = self._ticks
             item.largest_batch = max(item.largest_batch, self.live)
 
-    def _step_rows(self, rows: slice, latent_noise: Tensor, packed: Tensor) -> None:
-        """The tensors' part of a step: reads and writes the tensors of rows, and takes nothing else from the host.
-
-        latent_noise [N, latent_dim]: ε of this step. packed [K, N]: the items' StepNumbers.
-        """
+    def _step_rows(self, rows: slice, packed: Tensor) -> None:
+        """The tensors' part of a step, of the items' StepNumbers [K, N]: it takes nothing else from the host."""
         numbers = StepNumbers.unpack(packed)
+        here, step = self._here[rows], numbers.step.long()
+        latent_noise = self._latent_noise[here, step] * numbers.noise_strength[:, None]
         variables = [self._latent, *self._noise]
         leaves = [value[rows].detach().requires_grad_() for value, _, _ in variables]
-        image = self.generator(leaves[0] + latent_noise * numbers.noise_strength[:, None], leaves[1:])
+        image = self.generator(leaves[0] + latent_noise, leaves[1:])
         face = self.face_encoder(encoder_input(image, self.image_size, self.encoder_size))
         similarity = (F.normalize(face, dim=1) * self._voice[rows]).sum(dim=1)
         loss = (1 - similarity).sum()
@@ -276,6 +290,7 @@ class Engine:
 
         with torch.no_grad():
             self._similarity[rows] = similarity
+            self._trace[here, step] = similarity
             for (value, first, second), gradient in zip(variables, gradients, strict=True):
                 adam.update_(
                     value[rows],

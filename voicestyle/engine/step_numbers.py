@@ -15,6 +15,7 @@ Number = TypeVar("Number", float, Tensor)
 class StepNumbers(NamedTuple, Generic[Number]):
     """A step's numbers: floats of one item, computed in float64 on the host, or tensors [N] of a batch."""
 
+    step: Number  # counted from 0
     noise_strength: Number  # σ of the noise on w
     noise_regularisation: Number
     step_size: Number
@@ -30,6 +31,7 @@ class StepNumbers(NamedTuple, Generic[Number]):
         t = step / steps
         first_correction, second_correction = adam.corrections(step, schedule.betas)
         return StepNumbers(
+            step=step,
             noise_strength=schedule.noise_strength(t, latent_std),
             noise_regularisation=schedule.noise_regularisation,
             step_size=schedule.learning_rate(t) / first_correction,
