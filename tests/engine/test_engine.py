@@ -322,3 +322,17 @@ def test_advancing_and_stepping_give_the_same_face():
     for key in "ab":
         assert advanced.progress()[key].finished
         assert torch.equal(stepped.outcome(key).latent, advanced.outcome(key).latent)
+
+
+def test_maps_that_share_a_pyramid_are_judged_as_each_of_its_own():
+    source = torch.Generator().manual_seed(7)
+    maps = [
+        torch.randn(2, 1, size, size, generator=source, dtype=torch.float64, requires_grad=True)
+        for size in (4, 8, 8, 24, 32, 32, 6)
+    ]
+    together, apart = regularisation(maps), sum(regularisation([level]) for level in maps)
+    torch.testing.assert_close(together, apart, rtol=1e-12, atol=0)
+    found = [torch.autograd.grad(value.sum(), maps) for value in (together, apart)]
+    for one, other in zip(*found, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-15)

@@ -18,13 +18,16 @@ def regularisation(noise: Sequence[Tensor]) -> Tensor:
     noise: maps [N, 1, R, R], one a layer, at least one. Returns [N].
     """
     total = noise[0].new_zeros(noise[0].shape[0])
+    pending: dict[int, list[Tensor]] = {}
     for level in noise:
-        while True:
-            for axis in (2, 3):
-                total = total + (level * level.roll(1, dims=axis)).mean(dim=(1, 2, 3)).square()
-            if level.shape[-1] <= SMALLEST_MAP:
-                break
-            level = F.avg_pool2d(level, 2)
+        pending.setdefault(level.shape[-1], []).append(level)
+    while pending:
+        size = max(pending)
+        levels = torch.cat(pending.pop(size), dim=1)  # [N, K, size, size], for all maps and averages of a size at once
+        for axis in (2, 3):
+            total = total + (levels * levels.roll(1, dims=axis)).mean(dim=(2, 3)).square().sum(dim=1)
+        if size > SMALLEST_MAP:
+            pending.setdefault(size // 2, []).append(F.avg_pool2d(levels, 2))
     return total
 
 
