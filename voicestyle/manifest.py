@@ -12,7 +12,7 @@ from voicestyle.options import FORMATS, OUTPUTS, Options, Settings, bad_option
 Number = TypeVar("Number", int, float)
 
 MANIFEST = "bundle.json"
-FORMAT = 1
+FORMAT = 2
 INSTANCE_CHOICES = ("first", "nearest", "weighted")
 EMBEDDINGS = "face_embeddings.npy"
 FILES = (
@@ -84,7 +84,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
-            raise BundleError(f"{MANIFEST}: format must be {FORMAT}, got {self.format}")
+            raise BundleError(f"{MANIFEST}: format must be {FORMAT}, got {self.format}; build the bundle anew")
         if self.default_size not in self.sizes:
             raise BundleError(f"{MANIFEST}: default_size must be one of {list(self.sizes)}, got {self.default_size}")
         if not 1 <= self.default_steps <= self.limits.steps:
