@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -25,11 +26,12 @@ from voicestyle.options import Options
 
 if TYPE_CHECKING:
     from voicestyle.engine import Progress
-    from voicestyle.pipeline import Pipeline
+    from voicestyle.pipeline import Face, Pipeline
 
 log = logging.getLogger("voicestyle.handler")
 
 MOST_RETRY_SECONDS: Final = 60
+ENCODERS: Final = 2  # threads; a PNG of 1024 pixels takes one some 50 ms, in which a GPU takes steps
 BROKEN_AFTER: Final = 3  # failed steps in a row; a CUDA context that was poisoned never recovers
 
 
@@ -52,6 +54,8 @@ class ContinuousBatch:
         self._clock = clock
         self._pace = Pace(self._limits.turn_seconds)
         self._requests: dict[str, LiveRequest] = {}  # in the order in which they came
+        self._encoders = ThreadPoolExecutor(ENCODERS, "encoder")
+        self._encoding: dict[str, Future[Face]] = {}  # out of the pipeline, and not yet answered
         self._face_seconds = 1.0  # a running mean, for Retry-After
         self._failed_steps = 0
         self._model = f"{pipeline.manifest.name}@{pipeline.manifest.version}"
@@ -75,22 +79,24 @@ class ContinuousBatch:
             progress = self._step()
         except Exception:
             self._failed_steps += 1
-            running = [key for key, request in self._requests.items() if request.in_batch]
+            running = [key for key, each in self._requests.items() if each.in_batch and key not in self._encoding]
             log.exception("a step failed; requests %s get a 500", ", ".join(running))
             answers |= {key: self.fail(key) for key in running}
         else:
             answers |= self._tell(progress)
-            answers |= self._finish(progress, deadline)
+            answers |= self._render(progress, deadline)
+        answers |= self._finish()
         for key, request in self._requests.items():
             if key not in answers and (chunk := request.chunk()):
                 answers[key] = chunk
-        live = self._pipeline.live
-        self._metrics.occupancy(live, len(self._requests) - live)
+        running = self._pipeline.live + len(self._encoding)
+        self._metrics.occupancy(running, len(self._requests) - running)
         return answers
 
     def fail(self, key: str, row: Row | None = None) -> Answer:
         """Forget a request wherever it stands and return the answer that says so."""
         request = self._requests.pop(key, None)
+        self._encoding.pop(key, None)
         with suppress(Exception):  # it may never have got into the pipeline
             self._pipeline.remove(key)
         if request is not None:
@@ -101,7 +107,9 @@ class ContinuousBatch:
     def _let_go(self, present: set[str]) -> None:
         for key in self._requests.keys() - present:
             request = self._requests.pop(key)
-            if request.in_batch:
+            if key in self._encoding:
+                del self._encoding[key]
+            elif request.in_batch:
                 self._pipeline.remove(key)
             self._metrics.left(request.protocol, self._clock() - request.began)
             log.info("request %s: its client left before the face was done", key)
@@ -205,15 +213,30 @@ class ContinuousBatch:
                     answers[key] = self.fail(key)
         return answers
 
-    def _finish(self, progress: dict[str, Progress], deadline: float) -> dict[str, Answer]:
+    def _render(self, progress: dict[str, Progress], deadline: float) -> dict[str, Answer]:
+        """Render who is finished, and give the pixels to a thread that makes a file of them."""
         answers: dict[str, Answer] = {}
-        for key in [key for key in self._requests if key in progress and progress[key].finished]:
-            if answers and self._clock() >= deadline:
+        finished = [key for key in self._requests if key in progress and progress[key].finished]
+        for number, key in enumerate(finished):
+            if number and self._clock() >= deadline:
                 break  # rendering takes its time too; the rest is rendered in the next turns
             try:
-                face = self._pipeline.finish(key)
+                self._encoding[key] = self._encoders.submit(self._pipeline.render(key).encoded)
             except Exception:
                 log.exception("request %s: its face could not be rendered", key)
+                answers[key] = self.fail(key)
+        return answers
+
+    def _finish(self) -> dict[str, Answer]:
+        """The answers of those whose files are done. Waits for one where there is nothing to step."""
+        answers: dict[str, Answer] = {}
+        if not self._pipeline.live:
+            wait(self._encoding.values(), self._limits.turn_seconds, FIRST_COMPLETED)
+        for key in [key for key, file in self._encoding.items() if file.done()]:
+            try:
+                face = self._encoding.pop(key).result()
+            except Exception:
+                log.exception("request %s: its face could not be encoded", key)
                 answers[key] = self.fail(key)
                 continue
             request = self._requests.pop(key)

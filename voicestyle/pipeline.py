@@ -5,12 +5,15 @@ bytes → waveform → log-mel → voice embedding → prototypes → first late
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
@@ -76,6 +79,21 @@ class Preview:
 
     image: bytes
     size: int
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A request's last pixels, uint8 [S, S, 3], on the CPU, and all of its face but the file."""
+
+    pixels: NDArray[np.uint8]
+    face: Face
+    description: Mapping[str, str]
+
+    def encoded(self) -> Face:
+        """The face with its file. Needs nothing of the pipeline, so another thread may do it."""
+        began = perf_counter()
+        image = encode(self.pixels, self.face.format, self.description)
+        return replace(self.face, image=image, timings=self.face.timings | {"encode": perf_counter() - began})
 
 
 @dataclass(frozen=True)
@@ -234,6 +252,10 @@ class Pipeline:
         return Preview(encode(pixels, "jpeg", self._description(settings, _trace(outcome)[-1])), size)
 
     def finish(self, key: str) -> Face:
+        """Render and encode a request as far as it has come, and let it leave. Raises KeyError for an unknown key."""
+        return self.render(key).encoded()
+
+    def render(self, key: str) -> "Rendered":
         """Render a request as far as it has come, and let it leave. Raises KeyError for an unknown key."""
         request = self._requests[key]
         prepared, settings = request.prepared, request.prepared.settings
@@ -242,16 +264,10 @@ class Pipeline:
         began = perf_counter()
         with torch.no_grad():
             pixels = to_pixels(self._bundle.generator.render(outcome.latent, outcome.noise, settings.size)[0])
-        rendered = perf_counter()
-        image = encode(pixels, settings.format, self._description(settings, trace[-1]))
-        timings = prepared.timings | {
-            "optimise": began - request.joined,
-            "render": rendered - began,
-            "encode": perf_counter() - rendered,
-        }
+        timings = prepared.timings | {"optimise": began - request.joined, "render": perf_counter() - began}
         self.remove(key)
-        return Face(
-            image=image,
+        face = Face(
+            image=b"",
             format=settings.format,
             trace=trace,
             seed=settings.seed,
@@ -263,6 +279,7 @@ class Pipeline:
             speech_seconds=prepared.voice.speech_seconds,
             timings=timings,
         )
+        return Rendered(pixels, face, self._description(settings, trace[-1]))
 
     def _description(self, settings: Settings, similarity: float) -> dict[str, str]:
         return {

@@ -32,8 +32,8 @@ class FakePipeline:
     prepared: int = 0
     manifest = SimpleNamespace(name="fake", version="3")
 
-    def loaded(self, folder, *, device, capacity, caps):
-        self.folder, self.device, self.capacity, self.caps = folder, device, capacity, caps
+    def loaded(self, folder, *, device, capacity, caps, dtype):
+        self.folder, self.device, self.capacity, self.caps, self.dtype = folder, device, capacity, caps, dtype
         return self
 
     @property
@@ -83,13 +83,13 @@ class FakePipeline:
             raise RuntimeError("no preview")
         return Preview(b"JPEG at %d" % self.requests[key].step, 256)
 
-    def finish(self, key):
+    def render(self, key):
         request = self.requests[key]
         if request.audio == b"unrenderable":
             raise RuntimeError("no image")
         del self.requests[key]
         settings = request.settings
-        return Face(
+        face = Face(
             image=settings.format.encode() + b" of " + bytes(request.audio),
             format=settings.format,
             trace=[0.25, 0.75],
@@ -102,6 +102,10 @@ class FakePipeline:
             speech_seconds=8.0,
             timings={"decode": 0.01},
         )
+        return SimpleNamespace(encoded=lambda: self.encode(face))
+
+    def encode(self, face):
+        return face
 
     def remove(self, key):
         del self.requests[key]

@@ -18,10 +18,10 @@ TURN_SECONDS = ServiceLimits().turn_seconds
 class SlowPipeline(FakePipeline):
     """Takes its time: seconds a step and request, a submission, and a rendered face."""
 
-    def __init__(self, clock, step=0.0, prepare=0.0, finish=0.0):
+    def __init__(self, clock, step=0.0, prepare=0.0, render=0.0):
         super().__init__(capacity=8)
         self.clock = clock
-        self.seconds = SimpleNamespace(step=step, prepare=prepare, finish=finish)
+        self.seconds = SimpleNamespace(step=step, prepare=prepare, render=render)
 
     def prepare(self, *args):
         self.clock.now += self.seconds.prepare
@@ -31,9 +31,9 @@ class SlowPipeline(FakePipeline):
         super().advance()
         self.clock.now += self.seconds.step * (self.live if self.together else 1)
 
-    def finish(self, *args):
-        self.clock.now += self.seconds.finish
-        return super().finish(*args)
+    def render(self, *args):
+        self.clock.now += self.seconds.render
+        return super().render(*args)
 
 
 @pytest.fixture
@@ -118,14 +118,15 @@ def test_a_crowd_of_newcomers_does_not_stop_those_who_run(clock):
 
 
 def test_faces_that_are_done_together_are_rendered_over_several_calls(clock):
-    pipeline = SlowPipeline(clock, finish=1.0)
+    pipeline = SlowPipeline(clock, render=1.0)
     batch = batch_of(pipeline)
     waiting = rows("abcd", steps=1)
-    answered = []
+    left, answered = [], []
     while waiting:
         answers = batch.turn(waiting)
-        assert len(answers) == 1
+        left.append(pipeline.live)
         answered += answers
         waiting = [row for row in waiting if row.id not in answers]
-    assert answered == list("abcd")
+    assert left[:4] == [3, 2, 1, 0]
+    assert sorted(answered) == list("abcd")
     assert pipeline.calls == [4]
