@@ -11,7 +11,6 @@ it in the recording: a quirk of the published code that checkpoints have learned
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +28,7 @@ HIGHEST_HZ: Final = 7200.0
 PRE_EMPHASIS: Final = 0.97
 FLOOR: Final = 1e-5
 MIN_FRAMES: Final = 800
+_LAST_BEFORE: Final = WINDOW - HOP - 1  # where the last sample of the frame before lies, from a frame's first
 # Blocks of frames stay in the cache; blocks of bands skip the zeros of the filters. Both keep a matrix product
 # below the size at which OpenBLAS wakes threads, which costs more than the product and most on a busy machine.
 BLOCK_FRAMES: Final = 96
@@ -46,12 +46,12 @@ def log_mel(samples: NDArray[np.int16], min_frames: int = MIN_FRAMES) -> NDArray
     if samples.dtype != np.int16 or samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"samples must be int16 [n], n ≥ 1; received {samples.dtype} {list(samples.shape)}")
     count = len(samples) // HOP + 1
+    whole = max(0, (len(samples) - WINDOW) // HOP + 1)  # frames that do not run past the end
     energies = np.empty((BANDS, count), np.float32)
-    start = 0
-    for frames in _blocks(samples):
-        stop = start + len(frames)
-        _mel_energies(frames, out=energies[:, start:stop])
-        start = stop
+    for start in [*range(0, whole, BLOCK_FRAMES), whole]:
+        stop = min(start + BLOCK_FRAMES, whole)
+        frames = _whole_frames(samples, start, stop) if start < whole else _frames_past_end(samples, whole)
+        _mel_energies(frames, out=energies[:, start : start + len(frames)])
     np.maximum(energies, np.float32(FLOOR), out=energies)
     np.log(energies, out=energies)
     bands = np.empty((1, BANDS, max(count, min_frames)), np.float32)
@@ -74,36 +74,37 @@ class _Memory(threading.local):
         self.squares = np.empty((BLOCK_FRAMES, 2 * _BINS), np.float32)
 
 
-def _blocks(samples: NDArray[np.int16]) -> Generator[NDArray[np.float64]]:
-    """All frames in blocks [T ≤ 96, 1024], pre-emphasised and windowed, zeros behind their 400 samples.
+def _whole_frames(samples: NDArray[np.int16], start: int, stop: int) -> NDArray[np.float64]:
+    """Frames `start` … `stop` [T ≤ 96, 1024], pre-emphasised and windowed, zeros behind their 400 samples.
 
-    The next block may overwrite the last.
+    The thread's next frames overwrite them.
     """
-    whole = max(0, (len(samples) - WINDOW) // HOP + 1)  # frames that do not run past the end
-    before = np.append(np.int16(0), samples[WINDOW - 1 :: HOP])  # the last sample of the frame before, [whole + 1]
-    for start in range(0, whole, BLOCK_FRAMES):
-        length = min(BLOCK_FRAMES, whole - start)
-        piece = samples[HOP * start : HOP * (start + length - 1) + WINDOW].astype(np.float64)
-        # Overlapping frames share their emphasised samples, except the first of each.
-        shared = _memory.emphasised[1 : len(piece)]
-        np.multiply(piece[:-1], -PRE_EMPHASIS, out=shared)
-        shared += piece[1:]
-        frames = _memory.frames[:length]
-        np.multiply(_memory.windows[:length], _HAMMING, out=frames[:, :WINDOW])
-        first = piece[: HOP * length : HOP]
-        np.multiply(first - PRE_EMPHASIS * before[start : start + length], _HAMMING[0], out=frames[:, 0])
-        yield frames
-    yield _frames_past_end(samples, whole, before[whole])
+    length = stop - start
+    piece = samples[HOP * start : HOP * (stop - 1) + WINDOW].astype(np.float64)
+    # Overlapping frames share their emphasised samples, except the first of each.
+    shared = _memory.emphasised[1 : len(piece)]
+    np.multiply(piece[:-1], -PRE_EMPHASIS, out=shared)
+    shared += piece[1:]
+    frames = _memory.frames[:length]
+    np.multiply(_memory.windows[:length], _HAMMING, out=frames[:, :WINDOW])
+    first = piece[: HOP * length : HOP] - PRE_EMPHASIS * piece[_LAST_BEFORE::HOP][:length]
+    if start == 0:
+        first[0] = piece[0]
+    np.multiply(first, _HAMMING[0], out=frames[:, 0])
+    return frames
 
 
-def _frames_past_end(samples: NDArray[np.int16], whole: int, before: np.int16) -> NDArray[np.float64]:
-    """The frames [1 … 3, 1024] after the `whole` ones, the last of which ends in the sample `before`."""
-    starts = HOP * np.arange(whole, len(samples) // HOP + 1)[:, None]
+def _frames_past_end(samples: NDArray[np.int16], whole: int) -> NDArray[np.float64]:
+    """The frames [1 … 3, 1024] after the `whole` ones, likewise."""
     # A frame that starts at the very end repeats the one zero behind the samples.
-    padded = np.append(samples, np.int16(0)).astype(np.float64)
-    frames = padded[starts + np.arange(WINDOW) % np.maximum(len(samples) - starts, 1)]
-    previous = np.append(np.float64(before), frames.reshape(-1)[:-1]).reshape(frames.shape)
-    return np.pad((frames - PRE_EMPHASIS * previous) * _HAMMING, ((0, 0), (0, FFT - WINDOW)))
+    rest = np.append(samples[HOP * whole :], np.int16(0)).astype(np.float64)
+    starts = np.arange(0, len(rest), HOP)[:, None]
+    own = rest[starts + np.arange(WINDOW) % np.maximum(len(rest) - 1 - starts, 1)]
+    before = rest[_LAST_BEFORE] if whole else 0.0
+    previous = np.append(before, own.reshape(-1)[:-1]).reshape(own.shape)
+    frames = _memory.frames[: len(own)]
+    np.multiply(own - PRE_EMPHASIS * previous, _HAMMING, out=frames[:, :WINDOW])
+    return frames
 
 
 def _mel_energies(frames: NDArray[np.float64], out: NDArray[np.float32]) -> None:
