@@ -102,25 +102,35 @@ def cases(subjects: Sequence[str], variants: Sequence[str], batches: Sequence[in
 
 
 def judge(found: Sequence[Case], options: Sequence[object], faces: int) -> None:
-    """Give every variant that works its quality, from the same faces of each subject."""
+    """Give every variant that works its quality, from the same faces of each subject.
+
+    Variants that differ in their environment alone compute the same, so their faces are made once.
+    """
     with tempfile.TemporaryDirectory() as folder:
+        made: dict[str, list[quality.Made]] = {}
 
         def faces_of(subject: str, variant: str) -> list[quality.Made]:
+            computed = f"{subject} {VARIANTS[variant].computes}"
+            if computed not in made:
+                made[computed] = make_faces(subject, variant)
+            return made[computed]
+
+        def make_faces(subject: str, variant: str) -> list[quality.Made]:
             click.echo(f"{subject}, {variant}: quality of {faces} faces", err=True)
             return [quality.make(subject, variant, face, options, Path(folder)) for face in range(faces)]
 
         for subject in {case.subject: None for case in found}:
-            made = faces_of(subject, REFERENCE)
+            reference = faces_of(subject, REFERENCE)
             for variant in {case.variant: None for case in found if case.subject == subject and not case.error}:
                 of_variant = [case for case in found if (case.subject, case.variant) == (subject, variant)]
                 try:
-                    theirs = made if variant == REFERENCE else faces_of(subject, variant)
+                    theirs = faces_of(subject, variant)
                 except MeasurementError as error:
                     for case in of_variant:
                         case.error = f"quality: {error}"
                     continue
                 for case in of_variant:
-                    case.quality = quality.compare(theirs, made)
+                    case.quality = quality.compare(theirs, reference)
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -53,6 +53,11 @@ class Variant(Protocol):
         """Variables that its process starts with."""
         ...
 
+    @property
+    def computes(self) -> str:
+        """What it computes, the same for variants whose faces must be equal."""
+        ...
+
     def takes(self, subject: Subject, batch: int) -> bool:
         """Whether there is something to measure."""
         ...
@@ -70,6 +75,11 @@ class OnEngine:
     compiled: bool = False
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     environment: Mapping[str, str] = field(default_factory=lambda: WORKER)
+
+    @property
+    def computes(self) -> str:
+        """All but the environment."""
+        return repr(replace(self, environment={}))
 
     def takes(self, subject: Subject, batch: int) -> bool:
         """Everything; together with others only where there are others."""
@@ -132,6 +142,11 @@ class Published:
 
     dtype: str = "float32"
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def computes(self) -> str:
+        """All but the environment."""
+        return repr(replace(self, environment={}))
 
     def takes(self, subject: Subject, batch: int) -> bool:
         """Single faces of a StyleGAN2."""

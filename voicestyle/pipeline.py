@@ -230,7 +230,7 @@ class Pipeline:
         self._engine.step(count)
 
     def advance(self) -> None:
-        """Take one step with whoever has waited longest: with all of them where they go together, else with one."""
+        """Take one step: with all requests where they go together, else with the one whose turn it is."""
         self._engine.advance()
 
     @property

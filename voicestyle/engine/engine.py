@@ -21,6 +21,8 @@ from voicestyle.engine.schedule import Schedule
 from voicestyle.engine.step_graphs import Capture, StepGraphs
 from voicestyle.engine.step_numbers import StepNumbers
 
+FAIR_TURN = 4
+
 
 class Generator(Protocol):
     """What the engine asks of a generator; scripted or not."""
@@ -215,10 +217,22 @@ class Engine:
             self._retire()
 
     def advance(self) -> None:
-        """Take one step with whoever has waited longest: all that go together, or one item."""
+        """Take one step: with all that go together, or with one item.
+
+        That is an item before its first step, or the one with the fewest steps left, so that faces are finished one
+        after the other and not all late; every fourth step goes to whoever has waited longest, so that a long one
+        gets on beside ever new short ones.
+        """
         if groups := self._groups():
-            self._advance(min(groups, key=lambda group: group[0].last))
+            self._advance(min(groups, key=self._turn_of))
             self._retire()
+
+    def _turn_of(self, group: list[Item]) -> tuple[int, int]:
+        """Whose turn it is: the least comes first."""
+        item = group[0]
+        if item.step and self._ticks % FAIR_TURN:
+            return 1, item.steps - item.step
+        return 0, item.last
 
     def _groups(self) -> list[list[Item]]:
         """The live items, by who goes through the networks together."""
