@@ -17,6 +17,7 @@ from voicestyle.engine import Engine, Generator, Outcome, Progress, Schedule, en
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
 from voicestyle.options import Options, Settings
+from voicestyle.presets import PRESETS, Preset
 from voicestyle.voices import Voice, embed_voice
 
 NO_CAPS = Caps()
@@ -37,6 +38,7 @@ class Face:
     trace: list[float]
     seed: int
     steps: int
+    preset: str
     size: int
     prototypes: list[int]
     largest_batch: int
@@ -100,7 +102,6 @@ class Pipeline:
             max_steps=bundle.manifest.limits.steps,
             image_size=bundle.manifest.image_size,
             encoder_size=bundle.manifest.encoder_size,
-            schedule=Schedule(base_lr=bundle.manifest.learning_rate),
             device=device,
         )
         self._requests: dict[str, _Request] = {}
@@ -182,7 +183,14 @@ class Pipeline:
             RuntimeError: the batch is full.
         """
         settings = prepared.settings
-        self._engine.add(key, prepared.voice.embedding, prepared.first_latent, seed=settings.seed, steps=settings.steps)
+        self._engine.add(
+            key,
+            prepared.voice.embedding,
+            prepared.first_latent,
+            seed=settings.seed,
+            steps=settings.steps,
+            schedule=schedule_of(self.manifest, PRESETS[settings.preset]),
+        )
         joined = perf_counter()
         prepared.timings["queue"] = joined - prepared.since
         self._requests[key] = _Request(prepared, joined)
@@ -244,6 +252,7 @@ class Pipeline:
             trace=trace,
             seed=settings.seed,
             steps=settings.steps,
+            preset=settings.preset,
             size=settings.size,
             prototypes=prepared.prototypes,
             largest_batch=outcome.largest_batch,
@@ -258,12 +267,24 @@ class Pipeline:
             "Similarity": f"{similarity:.4f}",
             "Seed": str(settings.seed),
             "Steps": str(settings.steps),
+            "Preset": settings.preset,
         }
 
     def remove(self, key: str) -> None:
         """Forget a request. Raises KeyError for an unknown key."""
         del self._requests[key]
         self._engine.remove(key)
+
+
+def schedule_of(manifest: Manifest, preset: Preset) -> Schedule:
+    """A bundle's schedule as a preset has it; as the bundle has it for the default one."""
+    return Schedule(
+        base_lr=manifest.learning_rate * preset.learning_rate,
+        ramp_up=preset.ramp_up,
+        ramp_down=preset.ramp_down,
+        noise=preset.noise,
+        betas=preset.betas,
+    )
 
 
 def _trace(outcome: Outcome) -> list[float]:
