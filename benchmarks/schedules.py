@@ -19,7 +19,7 @@ from benchmarks.schedule_trials import Trial, Trials
 from voicestyle.demo_bundle import ASSETS
 from voicestyle.evaluation.agreement import SEXES
 from voicestyle.evaluation.held_out import HeldOutSpeaker, held_out_speakers
-from voicestyle.evaluation.judge import judge_faces
+from voicestyle.evaluation.judge import Judgement, judge_faces
 from voicestyle.evaluation.skin import skin_luminance
 from voicestyle.pipeline import schedule_of
 from voicestyle.presets import PRESETS, Preset
@@ -130,7 +130,7 @@ def measured(
     curves = np.array([run.curve for run in runs])
     stops = [stop(run.curve) for run in runs]
     with tempfile.TemporaryDirectory() as folder:
-        views = [view(runs, step, speakers, judge, pictures or Path(folder)) for step in shown]
+        views = judged_views(runs, shown, speakers, judge, pictures or Path(folder))
     return {
         "bundle": trials.manifest.name,
         "voices": len(trials),
@@ -160,13 +160,22 @@ def stop(curve: Sequence[float]) -> int:
     return len(curve) - 1
 
 
-def view(runs: Sequence[Trial], step: int, speakers: Sequence[HeldOutSpeaker], judge: Path, folder: Path) -> Row:
-    """What an outside model, and the eye, say of the faces after a step."""
+def judged_views(
+    runs: Sequence[Trial], shown: Sequence[int], speakers: Sequence[HeldOutSpeaker], judge: Path, folder: Path
+) -> list[Row]:
+    """What an outside model, and the eye, say of the faces after each of the `shown` steps."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{speaker.speaker}_{step}.png" for speaker in speakers]
-    for path, run in zip(paths, runs, strict=True):
-        path.write_bytes(run.faces[step])
+    paths = [folder / f"{speaker.speaker}_{step}.png" for step in shown for speaker in speakers]
+    for path, face in zip(paths, [run.faces[step] for step in shown for run in runs], strict=True):
+        path.write_bytes(face)
     judged = judge_faces(judge, paths)
+    return [
+        _view(step, runs, speakers, judged[place * len(runs) : (place + 1) * len(runs)])
+        for place, step in enumerate(shown)
+    ]
+
+
+def _view(step: int, runs: Sequence[Trial], speakers: Sequence[HeldOutSpeaker], judged: Sequence[Judgement]) -> Row:
     right = [
         one.probability if one.sex == speaker.sex else 1 - one.probability
         for one, speaker in zip(judged, speakers, strict=True)
