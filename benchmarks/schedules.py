@@ -56,20 +56,19 @@ def quarter(
 
 
 SEARCH: Mapping[str, Candidate] = {
+    "published, 50": Candidate(50),
     "rate × 4": quarter(4),
     "rate × 4, noise 0.05": quarter(4, 0.05),
     "rate × 4, noise 0.02": quarter(4, 0.02),
     "rate × 4, β 0.8 and 0.99": quarter(4, betas=(0.8, 0.99)),
-    "rate × 4, β 0.5 and 0.999": quarter(4, betas=(0.5, 0.999)),
     "rate × 4, β 0.9 and 0.9": quarter(4, betas=(0.9, 0.9)),
-    "rate × 4, ramp up 0.25": quarter(4, up=0.25),
-    "rate × 4, ramp down 0.75": quarter(4, down=0.75),
-    "rate × 4, hardly a ramp down": quarter(4, down=0.01),
-    "rate × 3": quarter(3),
-    "rate × 2": quarter(2),
-    "rate × 6": quarter(6),
+    "rate × 4, β 0.5 and 0.999": quarter(4, betas=(0.5, 0.999)),
+    "rate × 3, β 0.5 and 0.999": quarter(3, betas=(0.5, 0.999)),
+    "rate × 2.5, β 0.5 and 0.999": quarter(2.5, betas=(0.5, 0.999)),
+    "rate × 3, β 0 and 0.999": quarter(3, betas=(0.0, 0.999)),
+    "rate × 3, β 0.5 and 0.999, ramp down 0.75": quarter(3, down=0.75, betas=(0.5, 0.999)),
+    "rate × 2, β 0.5 and 0.999": quarter(2, betas=(0.5, 0.999)),
     "rate × 8": quarter(8),
-    "published, 50": Candidate(50),
 }
 COMPARISON: Mapping[str, Candidate] = {
     "fast, of 50": Candidate(50, PRESETS["fast"]),
