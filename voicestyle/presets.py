@@ -33,10 +33,10 @@ class Preset:
         return max(1, int(default_steps * self.share))
 
 
-# Found by benchmarks/schedules.py.
+# Found by benchmarks/schedules.py (docs/presets.md): in so few steps momentum and noise only delay.
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {
         DEFAULT: Preset(),
-        "fast": Preset(share=0.25, learning_rate=4.0, noise=0.0),
+        "fast": Preset(share=0.25, learning_rate=3.0, noise=0.0, betas=(0.5, 0.999)),
     }
 )
