@@ -17,11 +17,11 @@ from benchmarks.machine import Machine
 from benchmarks.rows import RESULTS, Row, Spread, append, read, significant
 from benchmarks.schedule_trials import Trial, Trials
 from voicestyle.demo_bundle import ASSETS
+from voicestyle.engine import Schedule
 from voicestyle.evaluation.agreement import SEXES
 from voicestyle.evaluation.held_out import HeldOutSpeaker, held_out_speakers
 from voicestyle.evaluation.judge import Judgement, judge_faces
 from voicestyle.evaluation.skin import skin_luminance
-from voicestyle.pipeline import schedule_of
 from voicestyle.presets import PRESETS, Preset
 
 # So many speakers of each sex, the first that were held out for the search and the next for the comparison.
@@ -123,7 +123,7 @@ def measured(
 ) -> Row:
     """What a candidate makes of the voices."""
     machine = Machine.here(torch.device("cpu"))
-    schedule = schedule_of(trials.manifest, candidate.preset)
+    schedule = Schedule.of(candidate.preset, trials.manifest.learning_rate)
     shown = sorted({0, *(max(1, int(share * candidate.steps)) for share in SHOWN)})
     runs = [trials.run(voice, schedule, candidate.steps, shown) for voice in range(len(trials))]
     curves = np.array([run.curve for run in runs])

@@ -17,7 +17,7 @@ from voicestyle.engine import Engine, Generator, Outcome, Progress, Schedule, en
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
 from voicestyle.options import Options, Settings
-from voicestyle.presets import PRESETS, Preset
+from voicestyle.presets import PRESETS
 from voicestyle.voices import Voice, embed_voice
 
 NO_CAPS = Caps()
@@ -189,7 +189,7 @@ class Pipeline:
             prepared.first_latent,
             seed=settings.seed,
             steps=settings.steps,
-            schedule=schedule_of(self.manifest, PRESETS[settings.preset]),
+            schedule=Schedule.of(PRESETS[settings.preset], self.manifest.learning_rate),
         )
         joined = perf_counter()
         prepared.timings["queue"] = joined - prepared.since
@@ -274,17 +274,6 @@ class Pipeline:
         """Forget a request. Raises KeyError for an unknown key."""
         del self._requests[key]
         self._engine.remove(key)
-
-
-def schedule_of(manifest: Manifest, preset: Preset) -> Schedule:
-    """A bundle's schedule as a preset has it; as the bundle has it for the default one."""
-    return Schedule(
-        base_lr=manifest.learning_rate * preset.learning_rate,
-        ramp_up=preset.ramp_up,
-        ramp_down=preset.ramp_down,
-        noise=preset.noise,
-        betas=preset.betas,
-    )
 
 
 def _trace(outcome: Outcome) -> list[float]:

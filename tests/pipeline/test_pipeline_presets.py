@@ -9,7 +9,7 @@ from PIL import Image
 from voicestyle.engine import Schedule
 from voicestyle.manifest import Manifest
 from voicestyle.options import Options
-from voicestyle.pipeline import Pipeline, schedule_of
+from voicestyle.pipeline import Pipeline
 from voicestyle.presets import DEFAULT, PRESETS, Preset
 
 
@@ -21,7 +21,7 @@ def manifest(tiny_bundle):
 def test_the_default_is_the_bundles_schedule_as_published(manifest):
     assert manifest.resolve(Options()).preset == DEFAULT
     assert manifest.resolve(Options()).steps == 38
-    assert schedule_of(manifest, PRESETS[DEFAULT]) == Schedule(base_lr=0.004)
+    assert Schedule.of(PRESETS[DEFAULT], manifest.learning_rate) == Schedule(base_lr=0.004)
 
 
 def test_fast_takes_a_quarter_of_the_steps_unless_told_otherwise(manifest):
@@ -35,7 +35,7 @@ def test_fast_takes_a_quarter_of_the_steps_unless_told_otherwise(manifest):
 
 def test_every_preset_makes_a_schedule(manifest):
     for preset in PRESETS.values():
-        schedule = schedule_of(manifest, preset)
+        schedule = Schedule.of(preset, manifest.learning_rate)
         assert schedule.base_lr == pytest.approx(0.004 * preset.learning_rate)
         assert all(schedule.learning_rate(step / 12) > 0 for step in range(1, 12))
 
