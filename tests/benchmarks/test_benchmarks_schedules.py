@@ -96,13 +96,13 @@ def run(tmp_path, tiny_bundle, samples, monkeypatch):
 
 
 def test_a_row_for_each_candidate(run, tmp_path):
-    rows = run("--speakers", "search", "--candidate", "rate × 2", "--candidate", "rate × 8")
+    rows = run("--speakers", "search", "--candidate", "rate × 4", "--candidate", "rate × 8")
     assert [(row["candidate"], row["steps"], row["voices"]) for row in rows] == [
-        ("rate × 2", 12, 2),
+        ("rate × 4", 12, 2),
         ("rate × 8", 12, 2),
     ]
     first, second = rows
-    assert first["schedule"]["base_lr"] == pytest.approx(0.02)
+    assert first["schedule"]["base_lr"] == pytest.approx(0.04)
     assert len(first["curve"]) == 13
     assert first["curve"][-1] == pytest.approx(np.mean(first["similarity_of_each"]), abs=2e-4)
     assert second["similarity"] != first["similarity"]
@@ -111,7 +111,7 @@ def test_a_row_for_each_candidate(run, tmp_path):
         assert (view["agreement"], view["probability"], view["youngest"]) == (1, 0.5, 30)
     assert first["shown"][0]["skin_change"] == 0
     assert first["shown"][-1]["skin_change"] > 0
-    assert len(list((tmp_path / "png" / "rate_×_2").iterdir())) == 8
+    assert len(list((tmp_path / "png" / "rate_×_4").iterdir())) == 8
     assert not (tmp_path / "figure.svg").exists()  # which is of the comparison
 
 
