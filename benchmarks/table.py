@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md, from the rows in `results/`.
+"""The tables of docs/benchmarks.md and docs/presets.md, from the rows in `results/`.
 
     python -m benchmarks.table
 
@@ -7,25 +7,33 @@ rows that measured the same the last one counts.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from benchmarks.markdown import NONE, NOT_MEASURED, Column, latest, spread, table
 from benchmarks.rows import RESULTS, read
+from benchmarks.schedule_table import schedule_table
 from voicestyle.archive import ROOT
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "presets.md")
 PLACE = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 @click.command()
-@click.option("--page", default=PAGE, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--page",
+    "pages",
+    multiple=True,
+    default=PAGES,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+)
 @click.option("--results", default=RESULTS, type=click.Path(path_type=Path))
-def main(page: Path, results: Path) -> None:
-    """Put the tables of all results into the page."""
-    page.write_text(rendered(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+def main(pages: Sequence[Path], results: Path) -> None:
+    """Put the tables of all results into the pages."""
+    for page in pages:
+        page.write_text(rendered(page.read_text(encoding="utf-8"), results), encoding="utf-8")
 
 
 def rendered(text: str, results: Path) -> str:
@@ -142,6 +150,8 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "serving": serving_table,
     "clients": clients_table,
     "cold start": cold_start_table,
+    "schedules": schedule_table("comparison"),
+    "schedule search": schedule_table("search"),
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from voicestyle.errors import BundleError
 from voicestyle.options import FORMATS, OUTPUTS, Options, Settings, bad_option
+from voicestyle.presets import DEFAULT, PRESETS
 
 Number = TypeVar("Number", int, float)
 
@@ -105,8 +106,9 @@ class Manifest:
         return FILES if self.instance_choice == "first" else (*FILES, EMBEDDINGS)
 
     def resolve(self, options: Options) -> Settings:
-        """`options` with the bundle's defaults filled in. Raises CallerError bad_option beyond its limits."""
-        steps = self.default_steps if options.steps is None else options.steps
+        """`options` with bundle's and preset's defaults filled in. Raises CallerError bad_option beyond its limits."""
+        preset = options.preset or DEFAULT
+        steps = PRESETS[preset].steps(self.default_steps) if options.steps is None else options.steps
         seed = self.default_seed if options.seed is None else options.seed
         size = self.default_size if options.size is None else options.size
         if steps > self.limits.steps:
@@ -118,7 +120,7 @@ class Manifest:
             raise bad_option(f"previews must be 0 to {self.limits.previews}, got {previews}")
         if previews >= steps:
             raise bad_option(f"previews must be fewer than the {steps} steps, got {previews}")
-        return Settings(steps, seed, size, options.format or FORMATS[0], options.output or OUTPUTS[0], previews)
+        return Settings(steps, seed, size, options.format or FORMATS[0], options.output or OUTPUTS[0], previews, preset)
 
     def capped(self, caps: Caps) -> "Manifest":
         """This manifest with a service's limits; a default beyond them becomes the most they allow.

@@ -6,6 +6,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, Protocol
 
 from voicestyle.errors import CallerError
+from voicestyle.presets import DEFAULT, PRESETS
 
 MAX_SEED = 2**63 - 1
 FORMATS = ("png", "jpeg", "webp")
@@ -61,7 +62,7 @@ class Options:
 
     steps: optimisation steps. seed: draws the noise. size: pixels a side of the answer. format: of the image.
     output: the image alone, or JSON with the image and all that is known about it. previews: how many small
-    images to send on the way.
+    images to send on the way. preset: the name of a schedule of the optimisation; explicit steps stretch it.
 
     Raises:
         CallerError: bad_option, for a value out of range.
@@ -73,6 +74,7 @@ class Options:
     format: str | None = _option(_OneOf(FORMATS))
     output: str | None = _option(_OneOf(OUTPUTS))
     previews: int | None = _option(_Whole(0))
+    preset: str | None = _option(_OneOf(tuple(PRESETS)))
 
     def __post_init__(self) -> None:
         for name, rule in _rules().items():
@@ -116,6 +118,7 @@ class Settings:
     format: str = "png"
     output: str = "image"
     previews: int = 0
+    preset: str = DEFAULT
 
 
 def bad_option(message: str) -> CallerError:

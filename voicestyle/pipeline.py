@@ -21,6 +21,7 @@ from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Progress,
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
 from voicestyle.options import Options, Settings
+from voicestyle.presets import PRESETS
 from voicestyle.voices import Voice, embed_voice
 
 log = logging.getLogger("voicestyle.pipeline")
@@ -43,6 +44,7 @@ class Face:
     trace: list[float]
     seed: int
     steps: int
+    preset: str
     size: int
     prototypes: list[int]
     largest_batch: int
@@ -121,7 +123,6 @@ class Pipeline:
             max_steps=bundle.manifest.limits.steps,
             image_size=bundle.manifest.image_size,
             encoder_size=bundle.manifest.encoder_size,
-            schedule=Schedule(base_lr=bundle.manifest.learning_rate),
             device=device,
         )
         self._requests: dict[str, _Request] = {}
@@ -212,7 +213,14 @@ class Pipeline:
             RuntimeError: the batch is full.
         """
         settings = prepared.settings
-        self._engine.add(key, prepared.voice.embedding, prepared.first_latent, seed=settings.seed, steps=settings.steps)
+        self._engine.add(
+            key,
+            prepared.voice.embedding,
+            prepared.first_latent,
+            seed=settings.seed,
+            steps=settings.steps,
+            schedule=Schedule.of(PRESETS[settings.preset], self.manifest.learning_rate),
+        )
         joined = perf_counter()
         prepared.timings["queue"] = joined - prepared.since
         self._requests[key] = _Request(prepared, joined)
@@ -272,6 +280,7 @@ class Pipeline:
             trace=trace,
             seed=settings.seed,
             steps=settings.steps,
+            preset=settings.preset,
             size=settings.size,
             prototypes=prepared.prototypes,
             largest_batch=outcome.largest_batch,
@@ -287,6 +296,7 @@ class Pipeline:
             "Similarity": f"{similarity:.4f}",
             "Seed": str(settings.seed),
             "Steps": str(settings.steps),
+            "Preset": settings.preset,
         }
 
     def remove(self, key: str) -> None:

@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
+
 from benchmarks.rows import RESULTS
-from benchmarks.table import PAGE, rendered
+from benchmarks.table import PAGES, rendered
 
 PLACE = "<!-- table step full -->\nold\n<!-- end of table -->"
 MACHINE = {
@@ -38,9 +40,10 @@ def write(folder, *rows):
     return folder
 
 
-def test_the_page_shows_the_results():
-    text = PAGE.read_text(encoding="utf-8")
-    assert text == rendered(text, RESULTS), "python -m benchmarks.table puts the results into docs/benchmarks.md"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_page_shows_the_results(page):
+    text = page.read_text(encoding="utf-8")
+    assert text == rendered(text, RESULTS), f"python -m benchmarks.table puts the results into {page.name}"
 
 
 def test_a_row(tmp_path):

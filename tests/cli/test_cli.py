@@ -33,6 +33,13 @@ def test_one_voice_to_face_png(generate, samples, tmp_path):
     assert "similarity" in result.output
 
 
+def test_a_preset_takes_fewer_steps(generate, samples, tmp_path):
+    result = generate(samples / "slt.wav", "--preset", "fast", "--report")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "face.json").read_text())
+    assert (report["preset"], report["steps"]) == ("fast", 1)
+
+
 def test_the_suffix_decides_the_format(generate, samples, tmp_path):
     assert generate(samples / "slt.wav", "--steps", "2", "-o", "face.webp").exit_code == 0
     assert Image.open(tmp_path / "face.webp").format == "WEBP"

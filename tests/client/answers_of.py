@@ -11,6 +11,7 @@ FACE = {
     "model": "demo@1",
     "seed": 3,
     "steps": 4,
+    "preset": "default",
     "size": 256,
     "format": "png",
     "image": base64.b64encode(IMAGE).decode(),
@@ -24,7 +25,9 @@ FACE = {
     "timings": {"queue": 0.5, "optimise": 1},
     "digital_source_type": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
 }
-STARTED = {"event": "started"} | {key: FACE[key] for key in ("request_id", "model", "steps", "seed", "size", "format")}
+STARTED = {"event": "started"} | {
+    key: FACE[key] for key in ("request_id", "model", "steps", "preset", "seed", "size", "format")
+}
 RESULT = {"event": "result"} | FACE
 
 

@@ -59,7 +59,7 @@ def test_model_and_headers_of_the_settings(http, server):
 def test_a_stream_in_chunks_of_any_size(http, server, size):
     server.script = [[stream(STORY, size)]]
     started, two, small, four, _, face = http.events(previews=2)
-    assert started == Started("r-1", "demo@1", 4, 3, 256, "png")
+    assert started == Started("r-1", "demo@1", 4, "default", 3, 256, "png")
     assert (two, four) == (Progress(2, 4, 0.5), Progress(4, 4, 0.75))
     assert small == Preview(2, 4, 0.5, "jpeg", 128, SMALL + b"\x02")
     assert face.image == IMAGE
@@ -260,6 +260,8 @@ def test_ping_and_readiness(http, server):
         (b"", {"seed": True}, "seed must be int or None, got bool"),
         (b"", {"format": 3}, "format must be str or None, got int"),
         (b"", {"format": "png\r\nX: y"}, "format must be a word such as png"),
+        (b"", {"preset": 1}, "preset must be str or None, got int"),
+        (b"", {"preset": "fast\r\nX: y"}, "preset must be a word such as default or fast"),
         (b"", {"stepps": 4}, "unexpected keyword argument 'stepps'"),
     ],
 )

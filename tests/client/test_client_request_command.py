@@ -48,11 +48,13 @@ def test_previews_go_into_their_folder(run, server, tmp_path):
 
 def test_a_face_over_grpc(run, service, tmp_path):
     service.script = [encode(FACE | {"previews": [preview(2)]})]
-    result = run("--grpc", service.target, "--previews", 1, "-o", "made.jpg")
+    result = run("--grpc", service.target, "--previews", 1, "--preset", "fast", "-o", "made.jpg")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "made.jpg").read_bytes() == IMAGE
     assert (tmp_path / "made-2.jpg").is_file()
-    assert dict(service.asked[0].input) == {"audio": b"voice", "format": b"jpeg", "previews": b"1"}
+    assert dict(service.asked[0].input) == {
+        "audio": b"voice", "format": b"jpeg", "previews": b"1", "preset": b"fast",
+    }  # fmt: skip
 
 
 def test_a_broken_stream_is_told_and_begun_anew(run, server, tmp_path):

@@ -16,14 +16,14 @@ def manifest(tiny_bundle):
 
 def test_every_option_in_any_spelling():
     words = {"Steps": " 5 ", "SEED": "7", "size": "64", "Format": "JPEG", "output": "json", "previews": "2"}
-    assert Options.parse(words) == Options(5, 7, 64, "jpeg", "json", 2)
+    assert Options.parse(words | {"Preset": "Fast "}) == Options(5, 7, 64, "jpeg", "json", 2, "fast")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ({"stepps": "1"}, "unknown option 'stepps'; the options are steps, seed, size, "),
-        ({"stepps": "1"}, "output, previews; nearest: 'steps'"),
+        ({"stepps": "1"}, "output, previews, preset; nearest: 'steps'"),
         ({"fromat": "png"}, "nearest: 'format'"),
         ({"steps": "1", "STEPS": "1"}, "option 'steps' was given twice"),
         ({"steps": "1.5"}, "steps must be a whole number, got '1.5'"),
@@ -33,6 +33,7 @@ def test_every_option_in_any_spelling():
         ({"seed": "9" * 20}, "seed must be 0 to 9223372036854775807"),
         ({"format": "gif"}, "format must be one of png, jpeg, webp, got 'gif'"),
         ({"output": ""}, "output must be one of image, json, got ''"),
+        ({"preset": "slow"}, "preset must be one of default, fast, got 'slow'"),
         ({"previews": "-2"}, "previews must be at least 0, got -2"),
     ],
 )  # fmt: skip
@@ -59,6 +60,7 @@ def test_any_words_are_options_or_one_short_error(words):
         (Options(steps=400), "steps must be 1 to 40, got 400"),
         (Options(size=65), "size must be one of 32, 64, got 65"),
         (Options(previews=17, steps=40), "previews must be 0 to 16, got 17"),
+        (Options(previews=1, preset="fast"), "previews must be fewer than the 1 steps, got 1"),
         (Options(previews=5, steps=5), "previews must be fewer than the 5 steps, got 5"),
     ],
 )

@@ -54,6 +54,7 @@ class FakePipeline:
             options.format or "png",
             options.output or "image",
             options.previews or 0,
+            options.preset or "default",
         )
         return SimpleNamespace(audio=audio, settings=settings)
 
@@ -95,6 +96,7 @@ class FakePipeline:
             trace=[0.25, 0.75],
             seed=settings.seed,
             steps=settings.steps,
+            preset=settings.preset,
             size=settings.size,
             prototypes=[3, 1, 2],
             largest_batch=request.batch,

@@ -28,6 +28,7 @@ def test_face_comes_with_what_is_known_about_it(frontend):
         "X-VoiceStyle-First-Similarity": "0.250000",
         "X-VoiceStyle-Seed": "7",
         "X-VoiceStyle-Steps": "5",
+        "X-VoiceStyle-Preset": "default",
         "X-VoiceStyle-Size": "1024",
         "X-VoiceStyle-Batch": "1",
         "X-VoiceStyle-Model": "fake@3",

@@ -11,8 +11,8 @@ from handlers.voicestyle_handler import VoiceStyleHandler
 from voicestyle.pipeline import Pipeline
 
 KEYS = {
-    *("request_id", "model", "seed", "steps", "size", "format", "image", "similarity", "first_similarity", "trace"),
-    *("batch", "prototypes", "audio_seconds", "speech_seconds", "timings", "digital_source_type"),
+    *("request_id", "model", "seed", "steps", "preset", "size", "format", "image", "similarity", "first_similarity"),
+    *("trace", "batch", "prototypes", "audio_seconds", "speech_seconds", "timings", "digital_source_type"),
 }
 
 
@@ -77,7 +77,8 @@ def test_previews_come_at_even_steps_and_then_the_face(frontend):
     events = lines(response)
     assert response.status == 200
     assert events[0] == {
-        "event": "started", "request_id": "a", "model": "fake@3", "steps": 40, "seed": 0, "size": 256, "format": "png",
+        "event": "started", "request_id": "a", "model": "fake@3", "steps": 40, "preset": "default", "seed": 0,
+        "size": 256, "format": "png",
     }  # fmt: skip
     previews = [event for event in events if event["event"] == "preview"]
     assert [preview["step"] for preview in previews] == [10, 20, 30]

@@ -15,6 +15,7 @@ from voicestyle.errors import CallerError
 from voicestyle.options import MAX_SEED, Options
 from voicestyle.pipeline import Face, Pipeline
 from voicestyle.precision import AUTO, CHOICES, choose_dtype
+from voicestyle.presets import PRESETS
 
 STEPS_PER_UPDATE = 2
 DEFAULT_OUTPUT = Path("face.png")
@@ -37,6 +38,11 @@ DEFAULT_OUTPUT = Path("face.png")
     help="Folder that `voicestyle bundle` wrote.",
 )
 @click.option("--steps", type=click.IntRange(1), help="Optimisation steps.  [default: the bundle's]")
+@click.option(
+    "--preset",
+    type=click.Choice(tuple(PRESETS)),
+    help="The optimisation's schedule: as published, or a quarter of its steps.  [default: default]",
+)
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Draws the noise.  [default: the bundle's]")
 @click.option("--size", type=int, help="Pixels a side, such as 256 or 1024.  [default: the bundle's]")
 @click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Most voices at work at once.")
@@ -54,6 +60,7 @@ def generate(
     output: Path | None,
     bundle: Path,
     steps: int | None,
+    preset: str | None,
     seed: int | None,
     size: int | None,
     batch: int,
@@ -68,7 +75,8 @@ def generate(
     used is named on stderr, the others are made all the same, and the exit code is 1.
     """
     targets = _targets(voices, output)
-    options = Options(steps=steps, seed=seed, size=size, format=format_of(next(iter(targets.values()))))
+    form = format_of(next(iter(targets.values())))
+    options = Options(steps=steps, seed=seed, size=size, format=form, preset=preset)
     where = usable_device(device)
     pipeline = Pipeline.load(bundle, device=where, capacity=min(batch, len(voices)), dtype=choose_dtype(dtype, where))
     planned = pipeline.manifest.resolve(options).steps

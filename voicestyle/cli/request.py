@@ -32,6 +32,9 @@ LATER, WRONG = 1, 2  # exit codes
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The service.")
 @click.option("--grpc", "target", metavar="HOST:PORT", help="Ask over gRPC, without TLS, in place of --url.")
 @click.option("--steps", type=click.IntRange(1), help="Optimisation steps.  [default: the service's]")
+@click.option(
+    "--preset", help="default, or fast: the same likeness in a quarter of the steps.  [default: the service's]"
+)
 @click.option("--seed", type=click.IntRange(0), help="Draws the noise.  [default: the service's]")
 @click.option("--size", type=int, help="Pixels a side, such as 256 or 1024.  [default: the service's]")
 @click.option(
@@ -58,6 +61,7 @@ def request(
     url: str,
     target: str | None,
     steps: int | None,
+    preset: str | None,
     seed: int | None,
     size: int | None,
     form: str | None,
@@ -80,7 +84,14 @@ def request(
     wanted = _format(output, form)
     gallery = _Gallery(preview_dir or output.parent, output.stem, previews)
     output.parent.mkdir(parents=True, exist_ok=True)
-    options: Options = {"steps": steps, "seed": seed, "size": size, "format": wanted, "previews": previews}
+    options: Options = {
+        "steps": steps,
+        "seed": seed,
+        "size": size,
+        "format": wanted,
+        "previews": previews,
+        "preset": preset,
+    }
     # Who waits long in the queue must not lose the place to begin anew at its end.
     settings = Settings(attempt_seconds=timeout, deadline_seconds=timeout)
     try:

@@ -16,6 +16,7 @@ class Started:
     request_id: str
     model: str
     steps: int
+    preset: str
     seed: int
     size: int
     format: str
@@ -67,6 +68,7 @@ class Face:
     model: str
     seed: int
     steps: int
+    preset: str
     size: int
     format: str
     image: bytes = field(repr=False)

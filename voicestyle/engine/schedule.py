@@ -7,6 +7,8 @@ projection (arXiv 1912.04958, appendix D) with the numbers of VoiceStyle.
 import math
 from dataclasses import dataclass
 
+from voicestyle.presets import Preset
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -32,6 +34,17 @@ class Schedule:
             raise ValueError(f"noise must be at least 0, got {self.noise}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
+
+    @classmethod
+    def of(cls, preset: Preset, learning_rate: float) -> "Schedule":
+        """What a preset makes of a bundle's schedule, of which learning_rate is the base rate."""
+        return cls(
+            base_lr=learning_rate * preset.learning_rate,
+            ramp_up=preset.ramp_up,
+            ramp_down=preset.ramp_down,
+            noise=preset.noise,
+            betas=preset.betas,
+        )
 
     def learning_rate(self, t: float) -> float:
         """Learning rate at t = step / steps in [0, 1). It is 0 at t = 0."""
