@@ -63,7 +63,7 @@ def test_one_altered_byte_is_named(altered, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format must be 1, got 2"),
+        ({"format": 1}, "format must be 2, got 1; build the bundle anew"),
         ({"colour": "red"}, "unknown fields colour"),
         ({"default_size": 99}, r"default_size must be one of \[32, 64\], got 99"),
         ({"default_steps": 41}, "default_steps must be 1 to 40, got 41"),
