@@ -69,12 +69,12 @@ def _ground() -> str:
 
 
 def _panel(title: str, lines: Sequence[Points], corner: tuple[float, float]) -> str:
-    """Axes from zero and just below the least value, and the lines."""
+    """Axes from zero and just below the least value, which 0 bounds where none is negative, and the lines."""
     across = max(x for line in lines for x, _ in line)
     values = [y for line in lines for _, y in line]
     low, high = min(values), max(values)
     margin = (high - low or 1) * 0.08
-    low, high = low - margin, high + margin
+    low, high = low - margin if low < 0 else max(0.0, low - margin), high + margin
     width, height = WIDTH - LEFT - 16, HEIGHT - TOP - BOTTOM
 
     def place(x: float, y: float) -> str:
