@@ -14,8 +14,8 @@ from voicestyle.images import DIGITAL_SOURCE_TYPE
 if TYPE_CHECKING:
     from handlers.requests import Protocol
     from voicestyle.engine import Progress
+    from voicestyle.face import Face, Preview
     from voicestyle.options import Settings
-    from voicestyle.pipeline import Face, Preview
 
 JSON: Final = "application/json"
 LINES: Final = "application/x-ndjson"

@@ -26,7 +26,8 @@ from voicestyle.options import Options
 
 if TYPE_CHECKING:
     from voicestyle.engine import Progress
-    from voicestyle.pipeline import Face, Pipeline
+    from voicestyle.face import Face
+    from voicestyle.pipeline import Pipeline
 
 log = logging.getLogger("voicestyle.handler")
 

@@ -11,8 +11,9 @@ from handlers.requests import Protocol
 
 if TYPE_CHECKING:
     from voicestyle.engine import Progress
+    from voicestyle.face import Face, Preview
     from voicestyle.options import Settings
-    from voicestyle.pipeline import Face, Prepared, Preview
+    from voicestyle.pipeline import Prepared
 
 
 @dataclass

@@ -25,7 +25,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from voicestyle import __version__
 
 if TYPE_CHECKING:
-    from voicestyle.pipeline import Face
+    from voicestyle.face import Face
 
 log = logging.getLogger("voicestyle.metrics")
 

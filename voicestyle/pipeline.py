@@ -5,19 +5,17 @@ bytes → waveform → log-mel → voice embedding → prototypes → first late
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
 from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Progress, Schedule, encoder_input
+from voicestyle.face import Face, Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
 from voicestyle.options import Options, Settings
@@ -31,39 +29,6 @@ WARM_UP_STEPS = 3  # TorchScript profiles a module's first calls and compiles in
 
 
 @dataclass(frozen=True)
-class Face:
-    """The answer to a request.
-
-    image: the bytes of a file in `format`. trace: cos(voice, face) at each step. prototypes: indices, nearest first.
-    largest_batch: most requests that shared one of its steps. timings: seconds per stage; `queue` is the wait for a
-    place, `optimise` wall-clock time shared with the other requests of the batch.
-    """
-
-    image: bytes
-    format: str
-    trace: list[float]
-    seed: int
-    steps: int
-    preset: str
-    size: int
-    prototypes: list[int]
-    largest_batch: int
-    audio_seconds: float
-    speech_seconds: float
-    timings: dict[str, float]
-
-    @property
-    def first_similarity(self) -> float:
-        """cos(voice, face) of the first step."""
-        return self.trace[0]
-
-    @property
-    def similarity(self) -> float:
-        """cos(voice, face) of the last step."""
-        return self.trace[-1]
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A request that has been heard and waits for a place in the batch."""
 
@@ -73,29 +38,6 @@ class Prepared:
     first_latent: Tensor
     timings: dict[str, float]
     since: float
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A small JPEG of a face on its way, and its pixels a side."""
-
-    image: bytes
-    size: int
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A request's last pixels, uint8 [S, S, 3], on the CPU, and all of its face but the file."""
-
-    pixels: NDArray[np.uint8]
-    face: Face
-    description: Mapping[str, str]
-
-    def encoded(self) -> Face:
-        """The face with its file. Needs nothing of the pipeline, so another thread may do it."""
-        began = perf_counter()
-        image = encode(self.pixels, self.face.format, self.description)
-        return replace(self.face, image=image, timings=self.face.timings | {"encode": perf_counter() - began})
 
 
 @dataclass(frozen=True)
@@ -263,7 +205,7 @@ class Pipeline:
         """Render and encode a request as far as it has come, and let it leave. Raises KeyError for an unknown key."""
         return self.render(key).encoded()
 
-    def render(self, key: str) -> "Rendered":
+    def render(self, key: str) -> Rendered:
         """Render a request as far as it has come, and let it leave. Raises KeyError for an unknown key."""
         request = self._requests[key]
         prepared, settings = request.prepared, request.prepared.settings

@@ -15,7 +15,7 @@ from voicestyle.evaluation.generate import FacePair
 from voicestyle.evaluation.held_out import held_out_speakers
 from voicestyle.evaluation.judge import JudgeError, Judgement, judge_faces, parse_judgements
 from voicestyle.evaluation.skin import skin_luminance
-from voicestyle.pipeline import Face
+from voicestyle.face import Face
 
 
 def png(pixels: np.ndarray) -> bytes:

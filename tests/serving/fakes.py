@@ -13,8 +13,8 @@ from ts.service import Service
 
 from voicestyle.engine import Progress
 from voicestyle.errors import CallerError
+from voicestyle.face import Face, Preview
 from voicestyle.options import Settings
-from voicestyle.pipeline import Face, Preview
 
 BATCH_SIZE = 4
 HANDED_OVER = 30  # TorchServe's batchSize

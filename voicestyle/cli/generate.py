@@ -12,8 +12,9 @@ from tqdm import tqdm
 from voicestyle.cli.devices import usable_device
 from voicestyle.cli.files import format_of, write_whole
 from voicestyle.errors import CallerError
+from voicestyle.face import Face
 from voicestyle.options import MAX_SEED, Options
-from voicestyle.pipeline import Face, Pipeline
+from voicestyle.pipeline import Pipeline
 from voicestyle.precision import AUTO, CHOICES, choose_dtype
 from voicestyle.presets import PRESETS
 

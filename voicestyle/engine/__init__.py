@@ -1,7 +1,9 @@
 """Latent optimisation of many faces in one batch that requests join and leave at any step."""
 
 from voicestyle.engine.encoder_input import encoder_input
-from voicestyle.engine.engine import Engine, FaceEncoder, Generator, Outcome, Progress
+from voicestyle.engine.engine import Engine
+from voicestyle.engine.networks import FaceEncoder, Generator
+from voicestyle.engine.outcome import Outcome, Progress
 from voicestyle.engine.schedule import Schedule
 from voicestyle.engine.step_graphs import CudaCapture
 

@@ -7,8 +7,6 @@ a third term, 0.001 · Σ(w − w̃)²; w̃ − w is the added noise alone, so i
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,58 +14,14 @@ from torch import Tensor
 
 from voicestyle.engine import adam, noise_maps
 from voicestyle.engine.encoder_input import encoder_input
+from voicestyle.engine.networks import FaceEncoder, Generator
+from voicestyle.engine.outcome import Outcome, Progress
 from voicestyle.engine.rows import Item, Rows
 from voicestyle.engine.schedule import Schedule
 from voicestyle.engine.step_graphs import Capture, StepGraphs
 from voicestyle.engine.step_numbers import StepNumbers
 
 FAIR_TURN = 4
-
-
-class Generator(Protocol):
-    """What the engine asks of a generator; scripted or not."""
-
-    latent_dim: int
-    noise_shapes: list[list[int]]
-
-    def __call__(self, w: Tensor, noise: list[Tensor]) -> Tensor:
-        """w [N, latent_dim] and noise maps [N, 1, R, R] to images [N, 3, S, S], nominally in [-1, 1]."""
-        ...
-
-
-class FaceEncoder(Protocol):
-    """Images [N, 3, S, S] in [-1, 1] to embeddings [N, E]."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Embed; no reduction may cross items."""
-        ...
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far one request is. `similarity` is cos(voice, face) of its last step, NaN before the first."""
-
-    step: int
-    steps: int
-    similarity: float
-
-    @property
-    def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.step == self.steps
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the optimisation of one request came to.
-
-    latent [1, latent_dim] and noise maps [1, 1, R, R] on the engine's device; similarity [step] on the CPU.
-    """
-
-    latent: Tensor
-    noise: list[Tensor]
-    similarity: Tensor
-    largest_batch: int
 
 
 class Engine:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from voicestyle.face import Face
 from voicestyle.options import Options
-from voicestyle.pipeline import Face, Pipeline
+from voicestyle.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
