@@ -90,14 +90,14 @@ class Case:
         }
 
 
-def cases(subjects: Sequence[str], variants: Sequence[str], batches: Sequence[int]) -> list[Case]:
+def cases(subjects: Sequence[str], variants: Sequence[str], batches: Sequence[int], device: torch.device) -> list[Case]:
     """Everything there is to measure, in the order in which it takes turns."""
     return [
         Case(subject, variant, batch)
         for subject in subjects
         for batch in batches
         for variant in variants
-        if VARIANTS[variant].takes(SUBJECTS[subject], batch)
+        if VARIANTS[variant].takes(SUBJECTS[subject], batch, device)
     ]
 
 
@@ -162,7 +162,7 @@ def main(
     if quick:
         repeats, batches = 1, (1,)
     options = ["--device", device, *(["--threads", threads] if threads else [])]
-    found = cases(subjects, variants or tuple(VARIANTS), batches)
+    found = cases(subjects, variants or tuple(VARIANTS), batches, torch.device(device))
     try:
         with stop_on_signals():
             for repeat in range(repeats):

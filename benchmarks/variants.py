@@ -14,7 +14,7 @@ from benchmarks.subjects import Networks, StandIn, Subject
 from cmpc2.resnet import fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE
-from voicestyle.engine import Engine, Generator, Schedule
+from voicestyle.engine import CudaCapture, Engine, Generator, Schedule
 from voicestyle.precision import DTYPES, narrow_
 from voicestyle.serving.server import ALLOCATOR, WORKER
 
@@ -58,7 +58,7 @@ class Variant(Protocol):
         """What it computes, the same for variants whose faces must be equal."""
         ...
 
-    def takes(self, subject: Subject, batch: int) -> bool:
+    def takes(self, subject: Subject, batch: int, device: torch.device) -> bool:
         """Whether there is something to measure."""
         ...
 
@@ -69,10 +69,13 @@ class Variant(Protocol):
 
 @dataclass(frozen=True)
 class OnEngine:
-    """Our engine. dtype: of the convolutions. compiled: by way of a bundle's files. options: more of `Engine`."""
+    """Our engine. dtype: of the convolutions. compiled: by way of a bundle's files. graphs: captured CUDA graphs.
+    options: more of `Engine`.
+    """
 
     dtype: str = "float32"
     compiled: bool = False
+    graphs: bool = False
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     environment: Mapping[str, str] = field(default_factory=lambda: WORKER)
 
@@ -81,9 +84,10 @@ class OnEngine:
         """All but the environment."""
         return repr(replace(self, environment={}))
 
-    def takes(self, subject: Subject, batch: int) -> bool:
-        """Everything; together with others only where there are others."""
-        return batch > 1 or not self.options.get("together")
+    def takes(self, subject: Subject, batch: int, device: torch.device) -> bool:
+        """Everything; together with others only where there are others, graphs only where there is CUDA."""
+        possible = device.type == "cuda" or not self.graphs
+        return possible and (batch > 1 or not self.options.get("together"))
 
     def start(self, subject: Subject, faces: range, device: torch.device) -> Run:
         """An engine of just this capacity."""
@@ -113,6 +117,8 @@ class _EngineRun:
             device=device,
             **variant.options,  # pyright: ignore[reportArgumentType]
         )
+        if variant.graphs:
+            self._engine.capture(CudaCapture())
         for face, latent in zip(faces, latents, strict=True):
             with torch.no_grad():
                 voice = networks.encoders.encode_voice(networks.voice(face))[0]
@@ -148,7 +154,7 @@ class Published:
         """All but the environment."""
         return repr(replace(self, environment={}))
 
-    def takes(self, subject: Subject, batch: int) -> bool:
+    def takes(self, subject: Subject, batch: int, device: torch.device) -> bool:
         """Single faces of a StyleGAN2."""
         return batch == 1 and isinstance(subject, StandIn)
 
@@ -196,4 +202,5 @@ VARIANTS: Mapping[str, Variant] = {
     "compiled": OnEngine(compiled=True),
     "compiled, bfloat16": OnEngine("bfloat16", compiled=True),
     "compiled, bfloat16, together": OnEngine("bfloat16", compiled=True, options=TOGETHER),
+    "compiled, bfloat16, CUDA graphs": OnEngine("bfloat16", compiled=True, graphs=True),
 }
