@@ -36,14 +36,14 @@ def choose_dtype(choice: str, device: torch.device | str) -> torch.dtype:
 def narrow_(module: nn.Module, dtype: torch.dtype) -> None:
     """Give the convolutions of a module another dtype, in place: every 4-D tensor and the biases beside it.
 
-    On a GPU they become channels last as well, which its convolutions prefer; a CPU's choose a layout of their own.
+    They become channels last as well, and with them all that passes through: that is the layout of a GPU's tensor cores,
+    and on a CPU pointwise and depthwise convolutions take two thirds of the time.
     """
     for part in module.modules():
         own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
         if any(tensor.dim() == 4 for tensor in own):
             for tensor in own:
                 if tensor.dim() == 4:
-                    layout = torch.channels_last if tensor.is_cuda else torch.contiguous_format
-                    tensor.data = tensor.data.to(dtype, memory_format=layout)
+                    tensor.data = tensor.data.to(dtype, memory_format=torch.channels_last)
                 elif tensor.dim() == 1:
                     tensor.data = tensor.data.to(dtype)

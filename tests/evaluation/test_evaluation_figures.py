@@ -25,7 +25,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def face(light: int) -> Face:
-    return Face(png(np.full((64, 64, 3), light)), "png", [0.5], 0, 1, 64, [0], 1, 1.0, 1.0, {})
+    return Face(png(np.full((64, 64, 3), light)), "png", [0.5], 0, 1, "default", 64, [0], 1, 1.0, 1.0, {})
 
 
 def test_agreement_counts_speakers_by_the_sex_of_their_face():

@@ -48,3 +48,10 @@ def test_low_band_alone_repeats_its_pixels() -> None:
     x = torch.zeros(1, 4, 2, 2)
     x[:, 0] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     assert inverse_haar(x)[0, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+
+
+def test_channels_last_goes_in_and_comes_out_without_a_copy() -> None:
+    x = torch.randn(1, 32, 4, 4).to(memory_format=torch.channels_last)
+    image = inverse_haar(x)
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(image, inverse_haar_by_convolution(x))

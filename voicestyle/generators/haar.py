@@ -13,13 +13,13 @@ def inverse_haar(subbands: Tensor) -> Tensor:
     The gain is twice that of the orthonormal transform: the low-pass band alone passes through unchanged,
     each pixel repeated four times. Whoever makes the subbands holds the factor ½ in its weights.
     """
-    low, vertical, horizontal, diagonal = subbands.chunk(4, dim=1)
+    low, vertical, horizontal, diagonal = subbands.permute(0, 2, 3, 1).chunk(4, dim=3)
     top, bottom = low + vertical, low - vertical
     top_detail, bottom_detail = horizontal + diagonal, horizontal - diagonal
-    pixels = torch.stack(
-        (top + top_detail, top - top_detail, bottom + bottom_detail, bottom - bottom_detail), dim=2
-    )  # [N, C, 4, H, W]
-    return torch.pixel_shuffle(pixels.flatten(1, 2), 2)
+    above = torch.stack((top + top_detail, top - top_detail), dim=3)
+    below = torch.stack((bottom + bottom_detail, bottom - bottom_detail), dim=3)
+    rows = torch.stack((above, below), dim=2)  # [N, H, 2, W, 2, C]
+    return rows.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def haar(image: Tensor) -> Tensor:
