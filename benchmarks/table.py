@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 
 from benchmarks.markdown import NONE, NOT_MEASURED, Column, latest, spread, table
-from benchmarks.rows import RESULTS, read
+from benchmarks.rows import RESULTS, Row, read
 from benchmarks.schedule_table import schedule_table
+from benchmarks.variants import BASELINE
 from voicestyle.archive import ROOT
 
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "presets.md")
@@ -46,12 +47,14 @@ def step_table(subject: str) -> Callable[[Path], str]:
 
     def render(results: Path) -> str:
         rows = [row for row in read(results / "step.jsonl") if row["subject"] == subject]
+        published = {row["machine"]["device_name"]: row for row in rows if row["variant"] == BASELINE}
         return table(
             {
                 "variant": lambda row: row["variant"],
                 "batch": lambda row: str(row["batch"]),
                 "ms a step": lambda row: spread(row["ms_per_step"]),
                 "ms a step and face": lambda row: f"{row['ms_per_step_and_face']['median']:.4g}",
+                "times as fast as published": lambda row: _times(published[row["machine"]["device_name"]], row),
                 "faces a minute": lambda row: f"{row['faces_per_minute']:.3g}",
                 "memory, MiB": lambda row: str(row["peak_cuda_mib"] or row["peak_resident_mib"]),
                 "GFLOP/s": lambda row: f"{row['gflops']:.3g}",
@@ -98,6 +101,20 @@ def clients_table(results: Path) -> str:
     )
 
 
+def front_end_table(results: Path) -> str:
+    """The whole front end, its stages and the plain loops."""
+    return table(
+        {
+            "": lambda row: row["variant"],
+            "ms": lambda row: spread(row["milliseconds"]),
+            "best, ms": lambda row: f"{row['best_milliseconds']:.3g}",
+            "times as fast as frame by frame": lambda row: spread(row["times_as_fast_as_plain"]),
+            "largest difference to it": lambda row: f"{row['max_difference_to_plain']:.1g}",
+        },
+        latest(read(results / "front_end.jsonl"), ("machine.device_name", "variant", "audio_seconds")),
+    )
+
+
 def cold_start_table(results: Path) -> str:
     """The last start that was measured, stage by stage."""
     rows = read(results / "cold_start.jsonl")[-1:]
@@ -132,6 +149,10 @@ def profile_tables(results: Path) -> str:
     return "\n\n".join(parts) or NOT_MEASURED
 
 
+def _times(slow: Row, fast: Row) -> str:
+    return f"{slow['ms_per_step_and_face']['median'] / fast['ms_per_step_and_face']['median']:.2g}"
+
+
 def _similarity(quality: Mapping[str, float] | None) -> str:
     return NONE if quality is None else f"{quality['similarity']:.4f} ({quality['largest_difference']:+.4f})"
 
@@ -150,6 +171,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "serving": serving_table,
     "clients": clients_table,
     "cold start": cold_start_table,
+    "front end": front_end_table,
     "schedules": schedule_table("comparison"),
     "schedule search": schedule_table("search"),
 }

@@ -36,8 +36,8 @@ def choose_dtype(choice: str, device: torch.device | str) -> torch.dtype:
 def narrow_(module: nn.Module, dtype: torch.dtype) -> None:
     """Give the convolutions of a module another dtype, in place: every 4-D tensor and the biases beside it.
 
-    They become channels last as well, and with them all that passes through: that is the layout of a GPU's tensor cores,
-    and on a CPU pointwise and depthwise convolutions take two thirds of the time.
+    They become channels last as well, and with them all that passes through: a GPU's tensor cores want it so, and on a
+    CPU pointwise and depthwise convolutions take two thirds of the time.
     """
     for part in module.modules():
         own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]

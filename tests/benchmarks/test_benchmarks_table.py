@@ -48,12 +48,33 @@ def test_the_page_shows_the_results(page):
 
 def test_a_row(tmp_path):
     text = rendered(f"before\n{PLACE}\nafter", write(tmp_path, ROW, ROW | {"subject": "demo", "variant": "other"}))
-    assert "| eager | 1 | 2000 (1900–2500) | 2000 | 0.3 | 1500 | 100 | 61% of float32 | – | – |" in text
+    assert "| eager | 1 | 2000 (1900–2500) | 2000 | – | 0.3 | 1500 | 100 | 61% of float32 | – | – |" in text
     assert "*a machine, 2 threads on 2 cores, torch 2, commit c0ffee, 2026-01-02; load average at most 0.2" in text
     assert text.startswith("before\n<!-- table step full -->\n| variant | batch |")
     assert text.endswith("<!-- end of table -->\nafter")
     assert "old" not in text
     assert "other" not in text
+
+
+def test_speed_is_told_against_the_published_loop(tmp_path):
+    published = ROW | {"variant": "published loop", "ms_per_step_and_face": {"median": 9000.0}}
+    text = rendered(PLACE, write(tmp_path, published, ROW))
+    assert "| eager | 1 | 2000 (1900–2500) | 2000 | 4.5 |" in text
+
+
+def test_the_front_end(tmp_path):
+    row = {
+        "variant": "ours",
+        "audio_seconds": 9.0,
+        "machine": MACHINE,
+        "milliseconds": {"median": 5.0, "min": 4.5, "max": 6.0},
+        "best_milliseconds": 4.25,
+        "times_as_fast_as_plain": {"median": 4.5, "min": 4.0, "max": 5.0},
+        "max_difference_to_plain": 6.7e-6,
+    }
+    (tmp_path / "front_end.jsonl").write_text(json.dumps(row) + "\n")
+    text = rendered("<!-- table front end -->\nold\n<!-- end of table -->", tmp_path)
+    assert "| ours | 5 (4.5–6) | 4.25 | 4.5 (4–5) | 7e-06 |" in text
 
 
 def test_the_last_measurement_of_the_same_counts(tmp_path):
