@@ -88,7 +88,7 @@ def test_the_last_measurement_of_the_same_counts(tmp_path):
 def test_a_failure_stays_in_the_table(tmp_path):
     failed = {key: ROW[key] for key in ("subject", "variant", "batch", "dtype", "machine")}
     text = rendered(PLACE, write(tmp_path, failed | {"error": "TypeError: a | b"}))
-    assert "| eager | 1 | – | – | – | – | – | – | – | failed: TypeError: a / b |" in text
+    assert "| eager | 1 | – | – | – | – | – | – | – | – | failed: TypeError: a / b |" in text
 
 
 def test_nothing_measured(tmp_path):
