@@ -118,7 +118,7 @@ class _EngineRun:
             **variant.options,  # pyright: ignore[reportArgumentType]
         )
         if variant.graphs:
-            self._engine.capture(CudaCapture())
+            self._engine.capture(CudaCapture(device))
         for face, latent in zip(faces, latents, strict=True):
             with torch.no_grad():
                 voice = networks.encoders.encode_voice(networks.voice(face))[0]

@@ -120,7 +120,9 @@ class Pipeline:
 
     def _capture(self) -> None:
         try:
-            self._engine.capture(CudaCapture())
+            self._engine.capture(CudaCapture(self.device))
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             log.warning("the step cannot be captured as a CUDA graph, so each kernel is launched: %s", error)
 

@@ -14,6 +14,8 @@ DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHOICES: Final = (AUTO, *DTYPES)
 NATIVE_BFLOAT16: Final = ("avx512_bf16", "amx_bf16")  # capabilities of a CPU, as torch names them
 
+NATIVE_BFLOAT16_CUDA: Final = (8, 0)  # compute capability of Ampere
+
 
 def choose_dtype(choice: str, device: torch.device | str) -> torch.dtype:
     """The dtype of a choice on a device; `auto` is bfloat16 where the hardware has it, else float32.
@@ -26,7 +28,7 @@ def choose_dtype(choice: str, device: torch.device | str) -> torch.dtype:
     if choice != AUTO:
         return DTYPES[choice]
     if torch.device(device).type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        native = torch.cuda.get_device_capability(device) >= NATIVE_BFLOAT16_CUDA
     else:
         capabilities = torch.cpu.get_capabilities()
         native = any(capabilities.get(name, False) for name in NATIVE_BFLOAT16)

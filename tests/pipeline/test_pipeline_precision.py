@@ -60,10 +60,11 @@ def test_the_choice_follows_from_the_hardware(monkeypatch, choice, capabilities,
     assert choose_dtype(choice, "cpu") is expected
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, BFLOAT16), (False, torch.float32)])
-def test_a_gpu_is_asked_for_native_bfloat16(monkeypatch, native, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
-    assert choose_dtype("auto", "cuda:0") is expected
+@pytest.mark.parametrize(("device", "expected"), [("cuda:0", torch.float32), ("cuda:1", BFLOAT16)])
+def test_the_very_gpu_is_asked_for_native_bfloat16(monkeypatch, device, expected):
+    capabilities = {"cuda:0": (7, 5), "cuda:1": (9, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[str(device)])
+    assert choose_dtype("auto", device) is expected
 
 
 def test_an_unknown_dtype_is_named():

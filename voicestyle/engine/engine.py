@@ -95,8 +95,10 @@ class Engine:
 
         Raises RuntimeError where an item is live, where items do not go together, and what `capture` raises.
         """
-        if self.live or not self.together:
-            raise RuntimeError(f"graphs need an empty batch that goes together, got {self.live} live items")
+        if not self.together:
+            raise RuntimeError("graphs need items that go together, got an engine that takes them one by one")
+        if self.live:
+            raise RuntimeError(f"graphs are captured before any item is live, got {self.live}")
         packed = torch.zeros(len(StepNumbers._fields), self.capacity, dtype=self.dtype, device=self.device)
         self._graphs = StepGraphs(self._step_rows, packed, capture)
 
@@ -156,7 +158,8 @@ class Engine:
         for given, (value, _, _) in zip(maps, self._noise, strict=True):
             _check_shape("noise map", given, value.shape[1:])
 
-        row = self._rows.add(key, steps, schedule or self.schedule).row
+        item = self._rows.add(key, steps, schedule or self.schedule)
+        item.last, row = self._ticks, item.row
         self._voice[row] = F.normalize(voice_embedding.to(self._voice), dim=0)
         self._latent[0][row] = first_latent.to(self._latent[0])
         self._latent_noise[row, :steps] = latent_noise.to(self._latent_noise)
@@ -181,12 +184,12 @@ class Engine:
             self._advance(min(groups, key=self._turn_of))
             self._retire()
 
-    def _turn_of(self, group: list[Item]) -> tuple[int, int]:
+    def _turn_of(self, group: list[Item]) -> tuple[int, int, int]:
         """Whose turn it is: the least comes first."""
         item = group[0]
         if item.step and self._ticks % FAIR_TURN:
-            return 1, item.steps - item.step
-        return 0, item.last
+            return 1, item.steps - item.step, 0
+        return 0, item.last, item.step
 
     def _groups(self) -> list[list[Item]]:
         """The live items, by who goes through the networks together."""

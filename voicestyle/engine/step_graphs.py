@@ -14,29 +14,34 @@ Run: TypeAlias = Callable[[], None]
 Capture: TypeAlias = Callable[[Run], Run]
 Step: TypeAlias = Callable[[slice, Tensor], None]
 
-WARM_UP_RUNS = 3  # TorchScript profiles a module's first calls, compiles in the next, and libraries choose algorithms
+WARM_UP_RUNS = 3  # in which modules are compiled and libraries choose their algorithms
 
 
 class CudaCapture:
-    """Makes a graph of what a function does on the current CUDA device; the graphs share their memory.
+    """Makes a graph of what a function does on a CUDA device; the graphs share their memory.
 
     They may, for they are replayed one after the other and leave their results in tensors that they do not own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Run) -> Run:
         """Run a few times, then capture; returns what replays it. Raises RuntimeError for what no graph can hold."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_RUNS):
-                run()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            run()
+        with torch.cuda.device(self._device):
+            current, own = torch.cuda.current_stream(), torch.cuda.Stream()
+            own.wait_stream(current)
+            with torch.cuda.stream(own):
+                for _ in range(WARM_UP_RUNS):
+                    run()
+            current.wait_stream(own)
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=own):
+                    run()
+            finally:
+                torch.cuda.set_stream(current)  # a capture that fails leaves its own
         return graph.replay
 
 

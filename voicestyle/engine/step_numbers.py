@@ -46,7 +46,9 @@ class StepNumbers(NamedTuple, Generic[Number]):
     @staticmethod
     def pack(items: "Sequence[StepNumbers[float]]", device: torch.device, dtype: torch.dtype) -> Tensor:
         """Those of a batch as one tensor [K, N], so that they reach the device at once."""
-        return torch.tensor(list(zip(*items, strict=True)), dtype=dtype, device=device)
+        # From pinned memory, or the host would wait for all that the GPU has yet to do.
+        packed = torch.tensor(list(zip(*items, strict=True)), dtype=dtype, pin_memory=device.type == "cuda")
+        return packed.to(device, non_blocking=True)
 
     @classmethod
     def unpack(cls, packed: Tensor) -> "StepNumbers[Tensor]":
