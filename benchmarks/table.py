@@ -47,14 +47,14 @@ def step_table(subject: str) -> Callable[[Path], str]:
 
     def render(results: Path) -> str:
         rows = [row for row in read(results / "step.jsonl") if row["subject"] == subject]
-        published = {row["machine"]["device_name"]: row for row in rows if row["variant"] == BASELINE}
+        published = {_where(row): row for row in rows if row["variant"] == BASELINE and not row["error"]}
         return table(
             {
                 "variant": lambda row: row["variant"],
                 "batch": lambda row: str(row["batch"]),
                 "ms a step": lambda row: spread(row["ms_per_step"]),
                 "ms a step and face": lambda row: f"{row['ms_per_step_and_face']['median']:.4g}",
-                "times as fast as published": lambda row: _times(published[row["machine"]["device_name"]], row),
+                "times as fast as published": lambda row: _times(published[_where(row)], row),
                 "faces a minute": lambda row: f"{row['faces_per_minute']:.3g}",
                 "memory, MiB": lambda row: str(row["peak_cuda_mib"] or row["peak_resident_mib"]),
                 "GFLOP/s": lambda row: f"{row['gflops']:.3g}",
@@ -147,6 +147,10 @@ def profile_tables(results: Path) -> str:
         title = f"**{row['subject']}, {row['variant']}, batch {row['batch']}** ({total:.4g} ms a step when profiled)"
         parts.append(f"{title}\n\n{table(columns, lines)}")
     return "\n\n".join(parts) or NOT_MEASURED
+
+
+def _where(row: Row) -> tuple[str, int]:
+    return row["machine"]["device_name"], row["machine"]["threads"]
 
 
 def _times(slow: Row, fast: Row) -> str:

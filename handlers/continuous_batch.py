@@ -109,7 +109,7 @@ class ContinuousBatch:
         for key in self._requests.keys() - present:
             request = self._requests.pop(key)
             if key in self._encoding:
-                del self._encoding[key]
+                self._encoding.pop(key).cancel()
             elif request.in_batch:
                 self._pipeline.remove(key)
             self._metrics.left(request.protocol, self._clock() - request.began)
@@ -126,8 +126,8 @@ class ContinuousBatch:
             if draining:
                 answers[row.id] = self._send_away(row, "draining", "this server is stopping; ask another")
             elif places <= 0:
-                waiting = f"{self._limits.queue} requests wait for a place, no more may"
-                answers[row.id] = self._send_away(row, "overloaded", waiting)
+                most = self._limits.live_requests + self._limits.queue
+                answers[row.id] = self._send_away(row, "overloaded", f"{most} requests are here, no more may be")
             elif self._clock() < deadline:
                 if answer := self._take_in(row):
                     answers[row.id] = answer
@@ -177,20 +177,26 @@ class ContinuousBatch:
     def _step(self) -> dict[str, Progress]:
         """Step whoever is unfinished; return where all are."""
         progress = self._progress()
-        left = [
-            min(p.steps, self._requests[key].next_preview or p.steps) - p.step
+        marks = {
+            key: min(p.steps, self._requests[key].next_preview or p.steps)
             for key, p in progress.items()
             if not p.finished
-        ]
-        if not left:
+        }
+        if not marks:
             return progress
         # No further than the first to finish or to be shown, so that its place is free in the next turn.
-        batch = len(left) if self._pipeline.together else 1
-        steps = min(self._pace.steps(batch), *left)
+        together = self._pipeline.together
+        batch = len(marks) if together else 1
+        most = self._pace.steps(batch)
+        if together:
+            most = min(most, *(mark - progress[key].step for key, mark in marks.items()))
         began = self._clock()
-        for _ in range(steps):
+        steps = 0
+        while steps < most and (together or all(progress[key].step < mark for key, mark in marks.items())):
             self._pipeline.advance()
-        progress = self._progress()  # waits for the device, so that the time below is the steps' own
+            steps += 1
+            if not together or steps == most:
+                progress = self._progress()  # waits for the device, so that the time below is the steps' own
         seconds = self._clock() - began
         self._pace.note(batch, steps, seconds)
         self._metrics.stepped(batch, steps, seconds)
@@ -231,7 +237,7 @@ class ContinuousBatch:
     def _finish(self) -> dict[str, Answer]:
         """The answers of those whose files are done. Waits for one where there is nothing to step."""
         answers: dict[str, Answer] = {}
-        if not self._pipeline.live:
+        if len(self._encoding) == len(self._requests):
             wait(self._encoding.values(), self._limits.turn_seconds, FIRST_COMPLETED)
         for key in [key for key, file in self._encoding.items() if file.done()]:
             try:

@@ -76,7 +76,7 @@ class _Instruments:
         self.batch_size = histogram("batch_size", "Requests that shared a call's steps", BATCH_SIZES)
         self.steps = counter("steps_total", "Optimisation steps of the batch")
         self.request_steps = counter("request_steps_total", "Optimisation steps, counted once for each request in them")
-        self.live = total("live_requests", "Requests in the batch")
+        self.live = total("live_requests", "Requests in the batch, and finished ones whose file is being made")
         self.waiting = total("waiting_requests", "Requests in a worker that wait for a place in the batch")
         self.capacity = total("capacity_requests", "Most requests in the batch")
         self.first_similarity = histogram("first_similarity", "cos(voice, face) of a face's first step", SIMILARITIES)

@@ -115,7 +115,9 @@ class Pipeline:
         self._engine.step(WARM_UP_STEPS)
         outcome = self._engine.outcome("")
         with torch.no_grad():
-            self._bundle.generator.render(outcome.latent, outcome.noise, self.manifest.default_size)
+            for _ in range(WARM_UP_STEPS):
+                self._bundle.generator(outcome.latent, outcome.noise)
+                self._bundle.generator.render(outcome.latent, outcome.noise, self.manifest.default_size)
         self._engine.remove("")
 
     def _capture(self) -> None:

@@ -58,8 +58,11 @@ def test_a_row(tmp_path):
 
 def test_speed_is_told_against_the_published_loop(tmp_path):
     published = ROW | {"variant": "published loop", "ms_per_step_and_face": {"median": 9000.0}}
-    text = rendered(PLACE, write(tmp_path, published, ROW))
+    failed = {key: ROW[key] for key in ("subject", "batch", "dtype", "machine")} | {"variant": "published loop"}
+    alone = ROW | {"machine": MACHINE | {"threads": 1}, "variant": "alone"}
+    text = rendered(PLACE, write(tmp_path, published, failed | {"error": "later"}, ROW, alone))
     assert "| eager | 1 | 2000 (1900–2500) | 2000 | 4.5 |" in text
+    assert "| alone | 1 | 2000 (1900–2500) | 2000 | – |" in text
 
 
 def test_the_front_end(tmp_path):

@@ -159,3 +159,18 @@ def test_a_bundle_makes_nearly_the_same_face_in_bfloat16(tmp_path, parts, sample
     assert similarity[BFLOAT16] == pytest.approx(similarity[torch.float32], abs=0.02)
     assert similarity[BFLOAT16] != similarity[torch.float32]
     assert Bundle.load(tmp_path / "bundle").voice_encoder(torch.zeros(1, 1, 64, 800)).dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16])
+def test_on_a_gpu_the_step_of_a_bundle_is_captured(tiny_bundle, samples, dtype):
+    similarity = []
+    for captures in (True, False):
+        pipeline = Pipeline.load(tiny_bundle, device="cuda", capacity=3, dtype=dtype)
+        assert pipeline._engine._graphs is not None
+        if not captures:
+            pipeline._engine._graphs = None
+        pipeline.submit("a", samples / "slt.wav", Options(steps=6))
+        pipeline.step(6)
+        similarity.append(pipeline.finish("a").similarity)
+    assert similarity[0] == pytest.approx(similarity[1], abs=1e-3)

@@ -85,6 +85,15 @@ def test_others_step_while_a_file_is_made(batch, pipeline, registry):
     assert list(answers) == ["short"]
 
 
+def test_whoever_waits_for_the_place_does_not_wait_for_the_file(batch, pipeline):
+    pipeline.capacity = 1
+    both = [row("first", 2), row("second", 500)]
+    for _ in range(4):
+        assert batch.turn(both) == {}
+    assert list(pipeline.requests) == ["second"]
+    assert pipeline.requests["second"].step >= 1
+
+
 def test_a_lone_file_is_waited_for(batch, pipeline):
     threading.Timer(0.2, pipeline.go.set).start()
     turns = []

@@ -182,7 +182,7 @@ def test_beyond_the_queue_nobody_is_heard(pipeline, monkeypatch, tmp_path):
     for key in sent_away:
         response = frontend.responses[key]
         assert error(response)["code"] == "overloaded"
-        assert "3 requests wait for a place" in error(response)["message"]
+        assert "5 requests are here, no more may be" in error(response)["message"]
         assert response.status == 503
         assert int(response.headers["Retry-After"]) >= 1
     assert pipeline.prepared == 5

@@ -33,7 +33,7 @@ LATER, WRONG = 1, 2  # exit codes
 @click.option("--grpc", "target", metavar="HOST:PORT", help="Ask over gRPC, without TLS, in place of --url.")
 @click.option("--steps", type=click.IntRange(1), help="Optimisation steps.  [default: the service's]")
 @click.option(
-    "--preset", help="default, or fast: the same likeness in a quarter of the steps.  [default: the service's]"
+    "--preset", help="default, or fast: about the same similarity in a quarter of the steps.  [default: the service's]"
 )
 @click.option("--seed", type=click.IntRange(0), help="Draws the noise.  [default: the service's]")
 @click.option("--size", type=int, help="Pixels a side, such as 256 or 1024.  [default: the service's]")
