@@ -56,7 +56,9 @@ bench: .venv/serve.stamp  ## hours: step, profile, clients, arrivals, cold start
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/voicestyle archive
 	$(BIN)/python -m benchmarks.step --quality 2
-	$(BIN)/python -m benchmarks.profile --variant eager
+	$(BIN)/python -m benchmarks.profile --variant "published loop" --warm-up 1
+	$(BIN)/python -m benchmarks.profile --variant "compiled, bfloat16"
+	$(BIN)/python -m benchmarks.profile --variant "compiled, bfloat16" --subject demo
 	$(BIN)/python -m benchmarks.clients
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.cold_start
