@@ -21,7 +21,7 @@ from benchmarks.machine import Machine
 from benchmarks.processes import MeasurementError, measure
 from benchmarks.rows import RESULTS, Row, Spread, append, significant
 from benchmarks.subjects import SUBJECTS, gflop_per_step
-from benchmarks.variants import REFERENCE, VARIANTS
+from benchmarks.variants import REFERENCE, VARIANTS, computation
 from voicestyle.serving import stop_on_signals
 
 
@@ -110,7 +110,7 @@ def judge(found: Sequence[Case], options: Sequence[object], faces: int) -> None:
         made: dict[str, list[quality.Made]] = {}
 
         def faces_of(subject: str, variant: str) -> list[quality.Made]:
-            computed = f"{subject} {VARIANTS[variant].computes}"
+            computed = f"{subject} {computation(VARIANTS[variant])}"
             if computed not in made:
                 made[computed] = make_faces(subject, variant)
             return made[computed]

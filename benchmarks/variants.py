@@ -15,7 +15,7 @@ from cmpc2.resnet import fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE
 from voicestyle.engine import CudaCapture, Engine, Generator, Schedule
-from voicestyle.precision import DTYPES, narrow_
+from voicestyle.precision import DTYPES, adapt_convolutions_
 from voicestyle.serving.server import ALLOCATOR, WORKER
 
 
@@ -53,11 +53,6 @@ class Variant(Protocol):
         """Variables that its process starts with."""
         ...
 
-    @property
-    def computes(self) -> str:
-        """What it computes, the same for variants whose faces must be equal."""
-        ...
-
     def takes(self, subject: Subject, batch: int, device: torch.device) -> bool:
         """Whether there is something to measure."""
         ...
@@ -79,11 +74,6 @@ class OnEngine:
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     environment: Mapping[str, str] = field(default_factory=lambda: WORKER)
 
-    @property
-    def computes(self) -> str:
-        """All but the environment."""
-        return repr(replace(self, environment={}))
-
     def takes(self, subject: Subject, batch: int, device: torch.device) -> bool:
         """Everything; together with others only where there are others, graphs only where there is CUDA."""
         possible = device.type == "cuda" or not self.graphs
@@ -104,7 +94,7 @@ class _EngineRun:
             encoder = _through_file(encoder, device, DTYPES[variant.dtype])
         else:
             for module in (generator, encoder):
-                narrow_(module, DTYPES[variant.dtype])
+                adapt_convolutions_(module, DTYPES[variant.dtype])
         self._engine = Engine(
             cast(Generator, generator),
             encoder,
@@ -149,11 +139,6 @@ class Published:
     dtype: str = "float32"
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    @property
-    def computes(self) -> str:
-        """All but the environment."""
-        return repr(replace(self, environment={}))
-
     def takes(self, subject: Subject, batch: int, device: torch.device) -> bool:
         """Single faces of a StyleGAN2."""
         return batch == 1 and isinstance(subject, StandIn)
@@ -190,11 +175,16 @@ class _PublishedRun:
         return Face(self._loop.latent.detach().cpu(), noise, self._loop.similarity[-1])
 
 
+def computation(variant: OnEngine | Published) -> str:
+    """What a variant computes, the same for those that differ in their environment alone."""
+    return repr(replace(variant, environment={}))
+
+
 TOGETHER = {"together": True}
 
 BASELINE = "published loop"
 REFERENCE = "eager"  # of quality
-VARIANTS: Mapping[str, Variant] = {
+VARIANTS: Mapping[str, OnEngine | Published] = {
     BASELINE: Published(),
     "published loop, freed tensors kept": Published(environment=ALLOCATOR),
     REFERENCE: OnEngine(),

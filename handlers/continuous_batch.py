@@ -97,7 +97,8 @@ class ContinuousBatch:
     def fail(self, key: str, row: Row | None = None) -> Answer:
         """Forget a request wherever it stands and return the answer that says so."""
         request = self._requests.pop(key, None)
-        self._encoding.pop(key, None)
+        if file := self._encoding.pop(key, None):
+            file.cancel()
         with suppress(Exception):  # it may never have got into the pipeline
             self._pipeline.remove(key)
         if request is not None:

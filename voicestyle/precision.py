@@ -35,11 +35,11 @@ def choose_dtype(choice: str, device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def narrow_(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give the convolutions of a module another dtype, in place: every 4-D tensor and the biases beside it.
+def adapt_convolutions_(module: nn.Module, dtype: torch.dtype) -> None:
+    """Lay the convolutions of a module out for `dtype`, in place: every 4-D tensor and the biases beside it.
 
-    They become channels last as well, and with them all that passes through: a GPU's tensor cores want it so, and on a
-    CPU pointwise and depthwise convolutions take two thirds of the time.
+    They become channels last, in float32 too, and with them all that passes through: a GPU's tensor cores want it, and
+    a CPU's pointwise and depthwise convolutions take two thirds of the time.
     """
     for part in module.modules():
         own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]

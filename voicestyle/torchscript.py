@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from voicestyle.precision import narrow_
+from voicestyle.precision import adapt_convolutions_
 
 CompiledModule: TypeAlias = torch.jit.ScriptModule
 
@@ -43,5 +43,5 @@ def load(
     """
     with _quiet():
         module = torch.jit.load(str(path), map_location=device)
-        narrow_(module, dtype)
+        adapt_convolutions_(module, dtype)
         return torch.jit.freeze(module.eval(), preserved_attrs=list(keep))

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, request
 
 from voicestyle.engine import Engine, Schedule
-from voicestyle.engine.noise_maps import normalise_, regularisation
 from voicestyle.engine.step_numbers import StepNumbers
 
 PUBLISHED = Schedule()
@@ -244,50 +243,6 @@ def test_rows_of_a_step_need_nothing_but_their_tensors():
     assert {at.step for at in by_hand.progress().values()} == {0}
 
 
-def test_schedule_values_and_checks():
-    schedule = Schedule()
-    times = [0.0, 0.025, 0.5, 0.875, 0.99]
-    assert [schedule.learning_rate(t) for t in times] == pytest.approx(
-        [0, 0.005, 0.01, 0.005, 0.01 * (0.5 - 0.5 * math.cos(math.pi * 0.04))]
-    )
-    assert [schedule.noise_strength(t, 2.0) for t in times] == pytest.approx(
-        [0.1, 0.1 * (1 - 0.1 / 3) ** 2, 0.1 / 9, 0, 0]
-    )
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"ramp_up": 0}, "ramp_up is a share"),
-        ({"noise_ramp": 1.5}, "noise_ramp is a share"),
-        ({"base_lr": 0}, "base_lr must be positive"),
-        ({"noise": -0.1}, "noise must be at least 0, got -0.1"),
-        ({"betas": (0.9, 1.0)}, "betas must be in"),
-    ],
-)
-def test_schedules_that_make_no_sense(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        Schedule(**wrong)
-
-
-def test_numbers_of_the_first_and_second_step():
-    first, second = (StepNumbers.at(Schedule(), step, 20, STD) for step in (0, 1))
-    assert first.step_size == 0
-    assert first.noise_strength == pytest.approx(STD * 0.05)
-    assert second.step_size == pytest.approx(0.01 / (1 - 0.9**2))
-    assert second.second_correction == pytest.approx(math.sqrt(1 - 0.999**2))
-    assert (second.first_weight, second.second_decay, second.second_weight) == (1 - 0.9, 0.999, 1 - 0.999)
-
-
-def test_noise_maps_are_judged_and_normalised_one_by_one():
-    maps = torch.randn(3, 1, 16, 16, dtype=torch.float64)
-    alone = torch.cat([regularisation([maps[i : i + 1]]) for i in range(3)])
-    torch.testing.assert_close(regularisation([maps]), alone)
-    normalise_(maps.mul_(torch.tensor([1.0, 5.0, 9.0]).view(3, 1, 1, 1)).add_(2))
-    torch.testing.assert_close(maps.std(dim=(1, 2, 3)), torch.ones(3, dtype=torch.float64))
-    torch.testing.assert_close(maps.mean(dim=(1, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
-
-
 def steps_of(running):
     return {key: at.step for key, at in running.progress().items()}
 
@@ -339,17 +294,3 @@ def test_advancing_and_stepping_give_the_same_face():
     for key in "ab":
         assert advanced.progress()[key].finished
         assert torch.equal(stepped.outcome(key).latent, advanced.outcome(key).latent)
-
-
-def test_maps_that_share_a_pyramid_are_judged_as_each_of_its_own():
-    source = torch.Generator().manual_seed(7)
-    maps = [
-        torch.randn(2, 1, size, size, generator=source, dtype=torch.float64, requires_grad=True)
-        for size in (4, 8, 8, 24, 32, 32, 6)
-    ]
-    together, apart = regularisation(maps), sum(regularisation([level]) for level in maps)
-    torch.testing.assert_close(together, apart, rtol=1e-12, atol=0)
-    found = [torch.autograd.grad(value.sum(), maps) for value in (together, apart)]
-    for one, other in zip(*found, strict=True):
-        assert one.abs().max() > 0
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-15)

@@ -13,7 +13,7 @@ from voicestyle.bundle import GENERATOR_INTERFACE, Bundle, write_bundle
 from voicestyle.generators import MobileStyleGAN, MobileStyleGANConfig, StyleGAN2, StyleGAN2Config
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
-from voicestyle.precision import choose_dtype, narrow_
+from voicestyle.precision import adapt_convolutions_, choose_dtype
 
 BFLOAT16 = torch.bfloat16
 
@@ -74,7 +74,7 @@ def test_an_unknown_dtype_is_named():
 
 def test_convolutions_alone_are_narrowed():
     for generator in generators():
-        narrow_(generator, BFLOAT16)
+        adapt_convolutions_(generator, BFLOAT16)
         for name, tensor in [*generator.named_parameters(), *generator.named_buffers()]:
             beside_convolution = tensor.dim() == 1 and "style" not in name and "mapping" not in name
             narrow = tensor.dim() == 4 or beside_convolution
@@ -84,7 +84,7 @@ def test_convolutions_alone_are_narrowed():
 def test_a_narrow_generator_makes_nearly_the_same_image_and_gradient():
     for generator in generators():
         narrow = copy.deepcopy(generator)
-        narrow_(narrow, BFLOAT16)
+        adapt_convolutions_(narrow, BFLOAT16)
         source = torch.Generator().manual_seed(1)
         w = generator.map(torch.randn(2, 512, generator=source))
         noise = [torch.randn(2, 1, *shape, generator=source) for shape in generator.noise_shapes]
@@ -114,7 +114,7 @@ def test_a_folded_encoder_embeds_as_before_in_either_dtype():
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     expected = encoder(images)
     torch.testing.assert_close(folded(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-    narrow_(folded, BFLOAT16)
+    adapt_convolutions_(folded, BFLOAT16)
     given = folded(images)
     assert given.dtype == torch.float32
     assert (given - expected).norm() / expected.norm() < 0.05
