@@ -9,9 +9,9 @@ from dataclasses import replace
 from time import perf_counter
 
 from handlers import voicestyle_handler
-from handlers.answers import Answer
-from handlers.context import Context
-from handlers.requests import Row
+from voicestyle.worker.request_parser import Row
+from voicestyle.worker.responses import Answer
+from voicestyle.worker.torchserve import Context
 
 HELD = "X-Benchmark-Held"
 

@@ -40,7 +40,7 @@ MODES: Mapping[str, Mode] = {
     "fixed batches": Mode(
         # maxBatchDelay in ms is TorchServe's default. A batch is one turn, however long.
         frontend={"continuousBatching": False, "batchSize": PLACES, "maxBatchDelay": 100},
-        limits=places(PLACES) | {"turn_seconds": 3600},
+        limits=places(PLACES) | {"iteration_seconds": 3600},
         handler=FIXED,
     ),
     JOINING: Mode(frontend={"batchSize": HANDED_OVER}, limits=places(PLACES)),

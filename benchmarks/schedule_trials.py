@@ -35,7 +35,7 @@ class Trial:
 class Trials:
     """Voices and a bundle that optimises them one by one.
 
-    Raises BundleError for a folder that is no bundle, CallerError for a voice that cannot be used.
+    Raises BundleError for a folder that is no bundle, InputError for a voice that cannot be used.
     """
 
     def __init__(self, folder: Path, voices: Sequence[Path], max_steps: int) -> None:

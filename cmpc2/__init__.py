@@ -2,7 +2,7 @@
 
 from cmpc2.audio import decode
 from cmpc2.checkpoint import load
-from cmpc2.errors import CallerError, CheckpointError
+from cmpc2.errors import AudioError, CheckpointError
 from cmpc2.log_mel import log_mel
 from cmpc2.memory import getKNearestSamples
 from cmpc2.model import CMPC
@@ -12,7 +12,7 @@ from cmpc2.vad import speech_only
 
 __all__ = [
     "CMPC",
-    "CallerError",
+    "AudioError",
     "CheckpointError",
     "ResNet",
     "ResNetConfig",

@@ -19,7 +19,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from cmpc2.errors import CallerError
+from cmpc2.errors import AudioError
 
 SAMPLE_RATE: Final = 16_000
 FULL_SCALE: Final = 32_768  # int16 steps that libsndfile maps to 1.0
@@ -36,7 +36,7 @@ def decode(source: bytes | str | Path, *, max_seconds: float | None = None) -> N
     `source` is the encoded file itself (bytes) or its path. Returns samples [n], int16, 16 kHz, the mean of
     the channels. 16-bit 16 kHz mono passes through bit for bit.
 
-    Raises `CallerError`: `not_audio` if libsndfile cannot read the bytes, or if they hold no samples or
+    Raises `AudioError`: `not_audio` if libsndfile cannot read the bytes, or if they hold no samples or
     samples that are not finite; `too_long` if the recording lasts longer than `max_seconds`, which the header
     decides before anything is decoded. A path that cannot be opened raises `OSError`.
     """
@@ -72,7 +72,7 @@ class _Memory(io.BytesIO):
 def _open(source: bytes | str | Path) -> Generator[soundfile.SoundFile]:
     if isinstance(source, bytes):
         if not source:
-            raise CallerError("not_audio", "audio must not be empty; received 0 bytes")
+            raise AudioError("not_audio", "audio must not be empty; received 0 bytes")
         with _stream(_Memory(source), len(source)) as file:
             yield file
     else:
@@ -91,7 +91,7 @@ def _stream(source: io.BytesIO | int, size: int) -> Generator[soundfile.SoundFil
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
         rule = "audio must be a sound file that libsndfile reads (wav, flac, ogg, mp3 …)"
-        raise CallerError("not_audio", f"{rule}; received {size} bytes: {reason}") from error
+        raise AudioError("not_audio", f"{rule}; received {size} bytes: {reason}") from error
 
 
 def _blocks(file: soundfile.SoundFile, dtype: type[Sample], max_seconds: float | None) -> Generator[NDArray[Sample]]:
@@ -109,7 +109,7 @@ def _blocks(file: soundfile.SoundFile, dtype: type[Sample], max_seconds: float |
         _check_length(frames, file.samplerate, max_seconds)
         yield block
     if frames == 0:
-        raise CallerError("not_audio", "audio must hold at least one sample; received a file with none")
+        raise AudioError("not_audio", "audio must hold at least one sample; received a file with none")
 
 
 def _converted(file: soundfile.SoundFile, max_seconds: float | None) -> Generator[NDArray[np.int16]]:
@@ -120,7 +120,7 @@ def _converted(file: soundfile.SoundFile, max_seconds: float | None) -> Generato
     for block in _blocks(file, np.float32, max_seconds):
         mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
         if not np.isfinite(mono).all():
-            raise CallerError("not_audio", "every sample must be a finite number; received NaN or infinity")
+            raise AudioError("not_audio", "every sample must be a finite number; received NaN or infinity")
         yield _to_int16(resampler.resample_chunk(mono) if resampler else mono)
     if resampler:
         yield _to_int16(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
@@ -133,4 +133,4 @@ def _to_int16(mono: NDArray[np.float32]) -> NDArray[np.int16]:
 def _check_length(frames: int, rate: int, max_seconds: float | None) -> None:
     if max_seconds is not None and frames > max_seconds * rate:
         received = f"received at least {frames / rate:.2f} s"
-        raise CallerError("too_long", f"audio may last at most {max_seconds:g} s; {received}")
+        raise AudioError("too_long", f"audio may last at most {max_seconds:g} s; {received}")

@@ -1,37 +1,22 @@
-"""The two ways in which what we were given can be wrong."""
+"""The errors that this package raises for what it was given."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
-Code = Literal["not_audio", "too_large", "too_long", "no_speech", "too_short", "bad_option"]
-
-STATUS: Final[dict[Code, int]] = {
-    "bad_option": 400,
-    "too_large": 413,
-    "too_long": 413,
-    "not_audio": 415,
-    "no_speech": 422,
-    "too_short": 422,
-}
+AudioErrorCode = Literal["not_audio", "too_long", "no_speech"]
 
 
-class CallerError(ValueError):
-    """A caller's mistake: safe to tell them, never logged as a fault of ours.
+class AudioError(ValueError):
+    """A recording that cannot be used. `code` is machine-readable; `message` states the rule and what was received."""
 
-    `code` is stable and machine-readable, `message` states the rule and what was received, and `status` is
-    the HTTP status, that of the code unless given.
-    """
-
-    def __init__(self, code: Code, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.code: Code = code
+    def __init__(self, code: AudioErrorCode, message: str) -> None:
+        super().__init__(code, message)  # all arguments, so that pickling works
+        self.code: AudioErrorCode = code
         self.message = message
-        self.status = STATUS[code] if status is None else status
 
-    def __reduce__(self) -> tuple[type[CallerError], tuple[Code, str, int]]:
-        # Unpickling calls the class with `args`, which hold the message alone; process pools rely on it.
-        return type(self), (self.code, self.message, self.status)
+    def __str__(self) -> str:
+        return self.message
 
 
 class CheckpointError(ValueError):

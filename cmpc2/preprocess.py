@@ -21,7 +21,7 @@ Picture = str | Path | Image.Image
 def audio_preprocess(valid_level: int = 2, min_time: int = MIN_FRAMES) -> Callable[[Recording], Tensor]:
     """A function from a recording (path or bytes) to its log-mel [1, 64, T] float32, T ≥ `min_time` frames.
 
-    `valid_level` is the mode 0 … 3 of the voice activity detector. The function raises `CallerError`
+    `valid_level` is the mode 0 … 3 of the voice activity detector. The function raises `AudioError`
     (`not_audio`, `no_speech`), or `OSError` for a path that cannot be opened.
     """
 

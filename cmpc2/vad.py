@@ -15,7 +15,7 @@ import webrtcvad  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 from cmpc2.audio import SAMPLE_RATE
-from cmpc2.errors import CallerError
+from cmpc2.errors import AudioError
 
 FRAME: Final = SAMPLE_RATE * 20 // 1000  # 320 samples, 20 ms
 
@@ -27,7 +27,7 @@ def speech_only(samples: NDArray[np.int16], mode: int = 2) -> NDArray[np.int16]:
     int16, a whole number of 20 ms frames. Two successive voiced frames open a segment, which they belong to;
     two successive unvoiced ones, kept as well, close it; the end of the recording closes the last.
 
-    Raises `CallerError` `no_speech` if no segment opens; `ValueError` for another dtype, shape or mode.
+    Raises `AudioError` `no_speech` if no segment opens; `ValueError` for another dtype, shape or mode.
     """
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise ValueError(f"samples must be int16 [n]; received {samples.dtype} {list(samples.shape)}")
@@ -36,7 +36,7 @@ def speech_only(samples: NDArray[np.int16], mode: int = 2) -> NDArray[np.int16]:
     keep = _in_segment(samples, mode)
     if not keep.any():
         seconds = len(samples) / SAMPLE_RATE
-        raise CallerError("no_speech", f"audio must contain speech; none was found in {seconds:.2f} s")
+        raise AudioError("no_speech", f"audio must contain speech; none was found in {seconds:.2f} s")
     return samples[: len(keep) * FRAME].reshape(-1, FRAME)[keep].reshape(-1)
 
 

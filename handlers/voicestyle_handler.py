@@ -23,16 +23,16 @@ from typing import Final
 
 import torch
 
-from handlers.answers import Answer
-from handlers.context import Context
-from handlers.continuous_batch import ContinuousBatch
-from handlers.fields import bound_fields
-from handlers.limits import SECTION, ServiceLimits
-from handlers.metrics import Metrics
-from handlers.requests import Row
 from voicestyle.pipeline import Pipeline
 from voicestyle.precision import choose_dtype
 from voicestyle.run_folder import RunFolder
+from voicestyle.worker.continuous_batch import ContinuousBatch
+from voicestyle.worker.field_limit import bound_fields
+from voicestyle.worker.metrics import Metrics
+from voicestyle.worker.request_parser import Row
+from voicestyle.worker.responses import Answer
+from voicestyle.worker.service_config import SECTION, ServiceConfig
+from voicestyle.worker.torchserve import Context
 
 log = logging.getLogger("voicestyle.handler")
 
@@ -54,7 +54,7 @@ class VoiceStyleHandler:
             torch.set_num_threads(len(os.sched_getaffinity(0)))
         metrics = Metrics()  # counts starts, those that fail too
         try:
-            limits = ServiceLimits.parse((context.model_yaml_config or {}).get(SECTION))
+            limits = ServiceConfig.parse((context.model_yaml_config or {}).get(SECTION))
             dtype = choose_dtype(limits.dtype, device)
             pipeline = Pipeline.load(
                 Path(properties["model_dir"]) / BUNDLE,
@@ -76,7 +76,7 @@ class VoiceStyleHandler:
             capacity=pipeline.capacity,
         )
         bound_fields()
-        run = RunFolder.told()
+        run = RunFolder.from_environment()
         self._batch = ContinuousBatch(
             pipeline, limits, metrics=metrics, draining=lambda: run is not None and run.draining
         )

@@ -28,7 +28,7 @@ ARCHIVE: Final = ROOT / "model_store" / f"{MODEL}.mar"
 
 HANDLER: Final = "handlers/voicestyle_handler.py"
 MODEL_CONFIG: Final = "handlers/model_config.yaml"
-PACKAGES: Final = ("cmpc2", "voicestyle", "handlers")
+PACKAGES: Final = ("cmpc2", "voicestyle")
 # Parts of voicestyle that a server never runs.
 LEFT_OUT: Final = frozenset(
     {"assets", "training", "evaluation", "cli", "client", "archive.py", "demo_bundle.py", "published", "serving"}

@@ -1,16 +1,17 @@
 """The errors that voicestyle raises on purpose; anything else is a bug.
 
-`CallerError` is a mistake of whoever sent a request: a stable code, a sentence that says the rule and
-what was received, and an HTTP status. The others are mistakes of whoever built or installed something.
+`InputError` is a client error with a code of `voicestyle.error_codes`. The others concern whoever builds, installs or
+runs the service.
 """
 
-from cmpc2.errors import CallerError, CheckpointError
+from cmpc2.errors import CheckpointError
+from voicestyle.error_codes import InputError
 
-__all__ = ["ArchiveError", "BundleError", "CallerError", "CheckpointError", "ServerError"]
+__all__ = ["ArchiveError", "BundleError", "CheckpointError", "InputError", "ServerError"]
 
 
 class BundleError(ValueError):
-    """A bundle folder that is incomplete, altered or inconsistent; the message names file and rule."""
+    """A bundle folder that is incomplete, altered or inconsistent; the message names the file and the rule."""
 
 
 class ArchiveError(RuntimeError):
@@ -18,4 +19,4 @@ class ArchiveError(RuntimeError):
 
 
 class ServerError(RuntimeError):
-    """A TorchServe that did not start or stopped by itself; the message ends with its last log lines."""
+    """A TorchServe that did not start or stopped unexpectedly; the message ends with its last log lines."""

@@ -106,7 +106,7 @@ class Manifest:
         return FILES if self.instance_choice == "first" else (*FILES, EMBEDDINGS)
 
     def resolve(self, options: Options) -> Settings:
-        """`options` with bundle's and preset's defaults filled in. Raises CallerError bad_option beyond its limits."""
+        """`options` with bundle's and preset's defaults filled in. Raises InputError bad_option beyond its limits."""
         preset = options.preset or DEFAULT
         steps = PRESETS[preset].steps(self.default_steps) if options.steps is None else options.steps
         seed = self.default_seed if options.seed is None else options.seed
@@ -120,7 +120,15 @@ class Manifest:
             raise bad_option(f"previews must be 0 to {self.limits.previews}, got {previews}")
         if previews >= steps:
             raise bad_option(f"previews must be fewer than the {steps} steps, got {previews}")
-        return Settings(steps, seed, size, options.format or FORMATS[0], options.output or OUTPUTS[0], previews, preset)
+        return Settings(
+            steps=steps,
+            preset=preset,
+            seed=seed,
+            size=size,
+            format=options.format or FORMATS[0],
+            output=options.output or OUTPUTS[0],
+            previews=previews,
+        )
 
     def capped(self, caps: Caps) -> "Manifest":
         """This manifest with a service's limits; a default beyond them becomes the most they allow.

@@ -1,126 +1,184 @@
-"""What a request may ask for: one table of options, which checks itself, and one parser of its textual form."""
+"""The options of a request: the one table that server, client, command line and documentation take them from.
+
+Imports the standard library alone, so that the client can use it without torch. To add an option, add it to `OPTIONS`,
+`Options` and `Settings` here, and use it where it takes effect.
+"""
+
+from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, Final, TypedDict
 
-from voicestyle.errors import CallerError
+from voicestyle.error_codes import InputError
 from voicestyle.presets import DEFAULT, PRESETS
 
-MAX_SEED = 2**63 - 1
-FORMATS = ("png", "jpeg", "webp")
-OUTPUTS = ("image", "json")
-QUOTED = 40  # characters of a caller's text in an error
-
-
-class _Rule(Protocol):
-    def read(self, name: str, text: str) -> object:
-        """The value of `text`."""
-        ...
-
-    def check(self, name: str, value: Any) -> None:
-        """Raise CallerError for a value that breaks the rule."""
-        ...
+MAX_SEED: Final = 2**63 - 1
+MAX_QUOTED: Final = 40  # characters of received text that an error message repeats
 
 
 @dataclass(frozen=True)
-class _Whole:
-    low: int
-    high: int | None = None
+class Option:
+    """One option: an integer from `low` to `high` where these are given, or one of `choices`.
 
-    def read(self, name: str, text: str) -> int:
-        if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 20):
-            raise bad_option(f"{name} must be a whole number, got {text[:QUOTED]!r}")
-        return int(text)
-
-    def check(self, name: str, value: int) -> None:
-        if value < self.low or (self.high is not None and value > self.high):
-            rule = f"at least {self.low}" if self.high is None else f"{self.low} to {self.high}"
-            raise bad_option(f"{name} must be {rule}, got {value}")
-
-
-@dataclass(frozen=True)
-class _OneOf:
-    words: tuple[str, ...]
-
-    def read(self, name: str, text: str) -> str:
-        return text.lower()
-
-    def check(self, name: str, value: str) -> None:
-        if value not in self.words:
-            raise bad_option(f"{name} must be one of {', '.join(self.words)}, got {value[:QUOTED]!r}")
-
-
-def _option(rule: _Rule) -> Any:
-    return field(default=None, metadata={"rule": rule})
-
-
-@dataclass(frozen=True)
-class Options:
-    """A request's options; None leaves the choice to the bundle.
-
-    steps: optimisation steps. seed: draws the noise. size: pixels a side of the answer. format: of the image.
-    output: the image alone, or JSON with the image and all that is known about it. previews: how many small
-    images to send on the way. preset: the name of a schedule of the optimisation; explicit steps stretch it.
-
-    Raises:
-        CallerError: bad_option, for a value out of range.
+    default: its value where the request gives none, in words where the bundle decides. help: one line. local: whether
+    it also means something without a server.
     """
 
-    steps: int | None = _option(_Whole(1))
-    seed: int | None = _option(_Whole(0, MAX_SEED))
-    size: int | None = _option(_Whole(1))
-    format: str | None = _option(_OneOf(FORMATS))
-    output: str | None = _option(_OneOf(OUTPUTS))
-    previews: int | None = _option(_Whole(0))
-    preset: str | None = _option(_OneOf(tuple(PRESETS)))
+    name: str
+    help: str
+    default: str
+    low: int | None = None
+    high: int | None = None
+    choices: tuple[str, ...] = ()
+    local: bool = True
+
+    @property
+    def type(self) -> type[int] | type[str]:
+        """The Python type of its values."""
+        return str if self.choices else int
+
+    @property
+    def rule(self) -> str:
+        """What a value must be."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        return f"at least {self.low}" if self.high is None else f"{self.low} to {self.high}"
+
+    def parse(self, text: str) -> int | str:
+        """The value that `text` stands for. Raises InputError (bad_option) where an integer is needed and it is none."""
+        if self.choices:
+            return text.lower()
+        if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 20):
+            raise bad_option(f"{self.name} must be an integer, got {text[:MAX_QUOTED]!r}")
+        return int(text)
+
+    def check(self, value: Any) -> None:
+        """Raise InputError (bad_option) for a value of another type or out of range."""
+        if not isinstance(value, self.type) or isinstance(value, bool):
+            raise bad_option(f"{self.name} must be of type {self.type.__name__}, got {type(value).__name__}")
+        if self.choices:
+            if value not in self.choices:
+                raise bad_option(f"{self.name} must be {self.rule}, got {value[:MAX_QUOTED]!r}")
+        elif (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            raise bad_option(f"{self.name} must be {self.rule}, got {value}")
+
+
+OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
+    {
+        option.name: option
+        for option in (
+            Option("steps", "number of optimisation steps", "the bundle's", low=1),
+            Option(
+                "preset",
+                "schedule of the optimisation: the bundle's, or fast with a quarter of the steps",
+                DEFAULT,
+                choices=tuple(PRESETS),
+            ),
+            Option("seed", "seed of the random noise", "the bundle's", low=0, high=MAX_SEED),
+            Option("size", "width and height of the image in pixels, one of the bundle's sizes", "the bundle's", low=1),
+            Option("format", "file format of the image", "png", choices=("png", "jpeg", "webp")),
+            Option(
+                "output",
+                "the image alone, or JSON with the image and all that is known about it",
+                "image",
+                choices=("image", "json"),
+                local=False,
+            ),
+            Option(
+                "previews",
+                "number of small JPEG images sent during the optimisation, fewer than the steps",
+                "0",
+                low=0,
+                local=False,
+            ),
+        )
+    }
+)
+FORMATS: Final = OPTIONS["format"].choices
+OUTPUTS: Final = OPTIONS["output"].choices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options that a request gives; None leaves the choice to the bundle. `OPTIONS` says what each one means.
+
+    Raises InputError (bad_option) for a value of another type or out of range.
+    """
+
+    steps: int | None = None
+    preset: str | None = None
+    seed: int | None = None
+    size: int | None = None
+    format: str | None = None
+    output: str | None = None
+    previews: int | None = None
 
     def __post_init__(self) -> None:
-        for name, rule in _rules().items():
-            if (value := getattr(self, name)) is not None:
-                rule.check(name, value)
+        for name, value in self.given().items():
+            OPTIONS[name].check(value)
 
     @classmethod
-    def parse(cls, values: Mapping[str, str]) -> "Options":
-        """Options from text, such as headers or form fields; names in any case.
+    def parse(cls, values: Mapping[str, str]) -> Options:
+        """Options from text, such as headers or form fields; names in upper or lower case.
 
-        Raises:
-            CallerError: bad_option, for an unknown name (with the nearest known one), one given twice, or a value
-                that breaks its rule.
+        Raises InputError (bad_option) for an unknown name (the message gives the nearest known one), a name given
+        twice, or a value that breaks its rule.
         """
-        rules = _rules()
         parsed: dict[str, Any] = {}
         for given, text in values.items():
             name = given.lower()
-            if name not in rules:
-                nearest = difflib.get_close_matches(name[:QUOTED], rules, n=1, cutoff=0)[0]
-                known = ", ".join(rules)
-                raise bad_option(f"unknown option {given[:QUOTED]!r}; the options are {known}; nearest: {nearest!r}")
+            if name not in OPTIONS:
+                known = ", ".join(OPTIONS)
+                raise bad_option(
+                    f"unknown option {given[:MAX_QUOTED]!r}; the options are {known}; "
+                    f"the nearest is {nearest(name[:MAX_QUOTED], OPTIONS)!r}"
+                )
             if name in parsed:
                 raise bad_option(f"option {name!r} was given twice")
-            parsed[name] = rules[name].read(name, text.strip())
+            parsed[name] = OPTIONS[name].parse(text.strip())
         return cls(**parsed)
 
+    def given(self) -> dict[str, int | str]:
+        """The options that are not None, by name."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
-def _rules() -> dict[str, _Rule]:
-    options: tuple[Field[Any], ...] = fields(Options)
-    return {option.name: option.metadata["rule"] for option in options}
+    def as_text(self) -> dict[str, str]:
+        """The options that are not None as text, which `parse` reads."""
+        return {name: str(value) for name, value in self.given().items()}
 
 
-@dataclass(frozen=True)
+class OptionValues(TypedDict, total=False):
+    """The keyword arguments of `Options`, for functions that pass them on."""
+
+    steps: int | None
+    preset: str | None
+    seed: int | None
+    size: int | None
+    format: str | None
+    previews: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Options with nothing left open."""
+    """The options of a request with the defaults of bundle, preset and service filled in."""
 
     steps: int
+    preset: str = DEFAULT
     seed: int
     size: int
     format: str = "png"
     output: str = "image"
     previews: int = 0
-    preset: str = DEFAULT
 
 
-def bad_option(message: str) -> CallerError:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that looks most like `name`, for an error message."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+
+
+def bad_option(message: str) -> InputError:
     """The error for an option that cannot be used."""
-    return CallerError("bad_option", message, 400)
+    return InputError("bad_option", message)

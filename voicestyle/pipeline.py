@@ -141,7 +141,7 @@ class Pipeline:
         """All stages before the optimisation; nothing is kept.
 
         Raises:
-            CallerError: audio or options that cannot be used.
+            InputError: audio or options that cannot be used.
         """
         settings = self.manifest.resolve(options)
         voice = embed_voice(audio, self._bundle.voice_encoder, self.manifest.limits, self.device)

@@ -23,7 +23,7 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def told(cls) -> RunFolder | None:
+    def from_environment(cls) -> RunFolder | None:
         """The folder that this process was told of; None where nobody supervises it."""
         path = os.environ.get(VARIABLE)
         return None if path is None else cls(Path(path))

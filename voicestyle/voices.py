@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from cmpc2.audio import SAMPLE_RATE, decode
+from cmpc2.errors import AudioError
 from cmpc2.log_mel import log_mel
 from cmpc2.vad import speech_only
-from voicestyle.errors import CallerError
+from voicestyle.errors import InputError
 from voicestyle.manifest import Limits
 from voicestyle.torchscript import CompiledModule
 
@@ -29,18 +30,21 @@ def embed_voice(audio: bytes | Path, encoder: CompiledModule, limits: Limits, de
     """Audio in any format that libsndfile reads to a voice.
 
     Raises:
-        CallerError: not_audio, too_long, no_speech or too_short.
+        InputError: not_audio, too_long, no_speech or too_short.
     """
     timings: dict[str, float] = {}
-    start = perf_counter()
-    samples = decode(audio, max_seconds=limits.audio_seconds)
-    timings["decode"] = perf_counter() - start
+    try:
+        start = perf_counter()
+        samples = decode(audio, max_seconds=limits.audio_seconds)
+        timings["decode"] = perf_counter() - start
 
-    start = perf_counter()
-    speech = speech_only(samples)
+        start = perf_counter()
+        speech = speech_only(samples)
+    except AudioError as error:
+        raise InputError(error.code, error.message) from error
     speech_seconds = len(speech) / SAMPLE_RATE
     if speech_seconds < limits.min_speech_seconds:
-        raise CallerError(
+        raise InputError(
             "too_short",
             f"the audio must hold {limits.min_speech_seconds:g} s of speech at least, got {speech_seconds:.2f} s",
         )

@@ -1,19 +1,13 @@
 """Both kinds of HTTP and gRPC clients behind one face, with a clock that only their pauses move."""
 
 import asyncio
-import sys
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
-# The helpers of these tests lie beside them.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from scripted_grpc import ScriptedService
-from scripted_http import ScriptedServer
-
+from tests.support.scripted_grpc import ScriptedService
+from tests.support.scripted_http import ScriptedServer
 from voicestyle.client import AsyncClient, AsyncGrpcClient, Client, GrpcClient, Retry, Settings
 
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, request
 
+from tests.support.tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, request
 from voicestyle.engine import Engine, Schedule
 from voicestyle.engine.step_numbers import StepNumbers
 

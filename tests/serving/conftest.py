@@ -1,40 +1,6 @@
-"""The handler with a pipeline of pretence behind a pretended TorchServe, and a real TorchServe."""
-
-import logging
-import sys
-from pathlib import Path
+"""Archives of tiny bundles, and a real TorchServe that serves them."""
 
 import pytest
-
-ROOT = Path(__file__).parent.parent.parent
-# The handler's package is no part of the installation, and the helpers of these tests lie beside them.
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-
-from fakes import FakePipeline, Frontend  # noqa: E402
-
-
-@pytest.fixture
-def quiet_logging():
-    """The handler sets levels for its own process; here they are put back."""
-    names = (None, "voicestyle")
-    before = [logging.getLogger(name).level for name in names]
-    yield
-    for name, level in zip(names, before, strict=True):
-        logging.getLogger(name).setLevel(level)
-
-
-@pytest.fixture
-def pipeline():
-    return FakePipeline()
-
-
-@pytest.fixture
-def frontend(pipeline, monkeypatch, quiet_logging, tmp_path):
-    """TorchServe's frontend, with the handler initialised on the fake pipeline."""
-    from handlers import voicestyle_handler
-
-    monkeypatch.setattr(voicestyle_handler.Pipeline, "load", pipeline.loaded)
-    return Frontend(voicestyle_handler.VoiceStyleHandler(), model_dir=tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +13,7 @@ def tiny_archive(tiny_bundle, tmp_path_factory):
 @pytest.fixture(scope="session")
 def fragile_archive(tmp_path_factory):
     """An archive whose steps take milliseconds, with a size that cannot be rendered."""
-    from tiny_service import fragile_parts
-
+    from tests.support.tiny_service import fragile_parts
     from voicestyle.archive import build_archive
     from voicestyle.bundle import write_bundle
 
@@ -61,8 +26,8 @@ def fragile_archive(tmp_path_factory):
 def service(fragile_archive, samples):
     """One TorchServe for the whole session, on that archive."""
     import httpx
-    from tiny_service import Service
 
+    from tests.support.tiny_service import Service
     from voicestyle.serving import TorchServe
 
     with pytest.MonkeyPatch.context() as patch, httpx.Client(timeout=120, trust_env=False) as client:

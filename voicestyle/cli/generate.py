@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from voicestyle.cli.devices import usable_device
 from voicestyle.cli.files import format_of, write_whole
-from voicestyle.errors import CallerError
+from voicestyle.errors import InputError
 from voicestyle.face import Face
 from voicestyle.options import MAX_SEED, Options
 from voicestyle.pipeline import Pipeline
@@ -88,7 +88,7 @@ def generate(
                 voice = waiting.pop(0)
                 try:
                     pipeline.submit(str(voice), voice, options)
-                except CallerError as error:
+                except InputError as error:
                     failed += 1
                     bar.total -= planned
                     bar.write(f"{voice}: {error}", file=sys.stderr)

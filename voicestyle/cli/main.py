@@ -9,9 +9,9 @@ from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.generate import generate
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
-from voicestyle.errors import ArchiveError, BundleError, CallerError, CheckpointError, ServerError
+from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
 
-EXPECTED = (ArchiveError, BundleError, CallerError, CheckpointError, ServerError, OSError)
+EXPECTED = (ArchiveError, BundleError, InputError, CheckpointError, ServerError, OSError)
 
 
 class _Commands(click.Group):

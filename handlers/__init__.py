@@ -1,1 +1,0 @@
-"""The TorchServe handler: translates requests and answers, and knows no mathematics."""

@@ -1,0 +1,114 @@
+"""Steps by captured graphs: sizes, padding, and the same faces. Without a GPU the function stands for its graph."""
+
+import pytest
+import torch
+
+from tests.support.tiny_engine import engine, request
+from voicestyle.engine import CudaCapture
+from voicestyle.engine.step_graphs import StepGraphs
+
+
+class Captures:
+    """Runs a function at its capture, as a graph does, and remembers what is replayed."""
+
+    def __init__(self):
+        self.replayed = []
+
+    def __call__(self, run):
+        run()
+        rows = run.args[0]
+
+        def replay():
+            self.replayed.append(rows.stop)
+            run()
+
+        return replay
+
+
+@pytest.mark.parametrize(
+    ("capacity", "sizes"), [(1, [1]), (2, [1, 2]), (4, [1, 2, 4]), (6, [1, 2, 4, 6]), (16, [1, 2, 4, 8, 16])]
+)
+def test_sizes_double_up_to_the_capacity(capacity, sizes):
+    captured = []
+    graphs = StepGraphs(lambda *_: None, torch.zeros(3, capacity), lambda run: captured.append(run.args[0].stop))
+    assert graphs.sizes == sizes
+    assert captured == sizes[::-1]
+
+
+def test_a_batch_takes_the_next_size_and_its_own_numbers():
+    seen = []
+    graphs = StepGraphs(
+        lambda rows, packed: seen.append((rows.stop, packed.clone())), torch.zeros(2, 8), lambda run: run
+    )
+    for count in (1, 2, 3, 5, 8):
+        numbers = torch.arange(2.0 * count).view(2, count)
+        graphs.step(numbers)
+        size, packed = seen[-1]
+        assert size == {1: 1, 2: 2, 3: 4, 5: 8, 8: 8}[count]
+        assert packed.shape == (2, size)
+        assert torch.equal(packed[:, :count], numbers)
+
+
+def test_padded_steps_make_the_same_faces_while_requests_come_and_go():
+    captures = Captures()
+    plain, by_graphs = engine(capacity=6, together=True), engine(capacity=6, together=True)
+    by_graphs.capture(captures)
+    for each in (plain, by_graphs):
+        for number in range(3):
+            each.add(number, **request(number, steps=6 + 3 * number))
+        each.step(4)
+        each.remove(0)  # its row goes to the last one
+        for number in (3, 4, 5):
+            each.add(number, **request(number))
+        each.step(40)
+    assert captures.replayed[0] == 4
+    assert 6 in captures.replayed
+    assert captures.replayed[-1] == 4
+    for number in range(1, 6):
+        expected, outcome = plain.outcome(number), by_graphs.outcome(number)
+        torch.testing.assert_close(outcome.latent, expected.latent, rtol=1e-9, atol=1e-10)
+        for ours, theirs in zip(outcome.noise, expected.noise, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(outcome.similarity, expected.similarity, rtol=0, atol=1e-10)
+
+
+def test_no_graphs_over_live_items_or_where_they_go_one_by_one():
+    running = engine(together=True)
+    running.add("a", **request(0))
+    with pytest.raises(RuntimeError, match="captured before any item is live, got 1"):
+        running.capture(Captures())
+    with pytest.raises(RuntimeError, match="takes them one by one"):
+        engine(together=False).capture(Captures())
+
+
+@pytest.mark.gpu
+def test_cuda_graphs_make_the_faces_of_single_kernels():
+    from voicestyle.engine import Engine
+    from voicestyle.generators import StyleGAN2, StyleGAN2Config
+
+    torch.manual_seed(0)
+    generator = StyleGAN2(StyleGAN2Config(64, max_width=32)).cuda()
+    for tensor in generator.buffers():
+        if tensor.dim() == 4 and tensor.shape[-1] == 3:
+            tensor.normal_(0, 0.1)
+    weight = torch.randn(3 * 64 * 64, 8, device="cuda") / 100
+    outcomes = []
+    for capture in (None, CudaCapture(torch.device("cuda"))):
+        running = Engine(
+            generator,
+            lambda images: images.flatten(1) @ weight,
+            latent_std=1.0,
+            embedding_dim=8,
+            capacity=4,
+            image_size=64,
+            device="cuda",
+        )
+        if capture:
+            running.capture(capture)
+        for number in range(3):
+            running.add(number, torch.ones(8), torch.zeros(512), seed=number, steps=5 + number)
+        running.step(7)
+        outcomes.append([running.outcome(number) for number in range(3)])
+    for plain, captured in zip(*outcomes, strict=True):
+        torch.testing.assert_close(captured.similarity, plain.similarity, rtol=0, atol=1e-3)
+        torch.testing.assert_close(captured.latent, plain.latent, rtol=0, atol=1e-2)

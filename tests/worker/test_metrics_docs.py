@@ -1,0 +1,88 @@
+"""docs/metrics.md lists the metrics that there are, and everything written down asks for those alone."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from voicestyle.worker.metrics import OUTCOMES, REFUSALS, Metrics
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs" / "metrics.md"
+RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
+STAGES = ("decode", "front_end", "voice_encoder", "first_latent", "queue", "optimise", "render", "encode")
+SUPERVISOR = {"voicestyle_canaries_total", "voicestyle_ready"}  # held by test_serving_drain_real.py
+ROW = re.compile(r"^\| `(voicestyle_\w+)` \| (\w+) \| ([\w, ]*) ?\| (.+) \|$", re.MULTILINE)
+
+
+@pytest.fixture
+def exposed(monkeypatch):
+    """Type and labels of every metric, of a worker on a GPU that has seen all that there is to see."""
+    import torch.cuda as cuda
+
+    for name in ("memory_allocated", "memory_reserved", "max_memory_allocated"):
+        monkeypatch.setattr(cuda, name, lambda _: 1)
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.describe(model="demo", version="1", device="cuda:0", dtype="bfloat16", capacity=8)
+    metrics.received("http")
+    timings = dict.fromkeys(STAGES, 1.0)
+    face = SimpleNamespace(similarity=1, first_similarity=0, audio_seconds=1, speech_seconds=1, timings=timings)
+    metrics.finished("http", face, 1.0)
+    metrics.stepped(1, 1, 0.1)
+    found = {}
+    for family in parse(generate_latest(registry).decode()):
+        if family.name.endswith("_created"):  # of prometheus_client in one process; files have none
+            continue
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels if label != "le"}
+        found[name] = (family.type, labels)
+    return found
+
+
+@pytest.fixture(scope="module")
+def listed():
+    rows = ROW.findall(DOCS.read_text(encoding="utf-8"))
+    assert len({name for name, *_ in rows}) == len(rows)
+    return {name: (kind, set(labels.replace(",", " ").split())) for name, kind, labels, _ in rows}
+
+
+def test_what_is_exposed_is_listed_with_its_type_and_labels(exposed, listed):
+    assert listed == exposed
+
+
+def test_label_values_that_operators_filter_by_are_explained():
+    words = set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8")))
+    codes = {"overloaded", "draining"} & set(REFUSALS)
+    assert words >= {*OUTCOMES, *STAGES, *codes, "http", "grpc", "allocated", "reserved", "peak"}
+
+
+@pytest.mark.parametrize("path", [DOCS, RULES], ids=lambda path: path.name)
+def test_every_metric_asked_for_exists(path, listed):
+    series = set(listed)
+    for name, (kind, _) in listed.items():
+        if kind == "histogram":
+            series |= {f"{name}{ending}" for ending in ("_bucket", "_sum", "_count")}
+    asked = set(re.findall(r"\bvoicestyle_\w+\b", path.read_text(encoding="utf-8")))
+    assert asked
+    assert asked <= series | SUPERVISOR
+
+
+def test_the_alerts_ask_what_the_documented_queries_ask():
+    (group,) = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    documented = " ".join(DOCS.read_text(encoding="utf-8").split())
+    asked = {rule["alert"]: " ".join(rule["expr"].split()) for rule in group["rules"]}
+    assert len(asked) == 3
+    for alert in ("VoiceStyleErrors", "VoiceStyleFull"):
+        expression, _, _ = re.split(r" (>=?) (?=[\d.]+$)", asked[alert])
+        assert expression in documented
+
+
+def test_both_ports_are_scraped():
+    jobs = yaml.safe_load((RULES.parent / "scrape.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    targets = [target for job in jobs for each in job["static_configs"] for target in each["targets"]]
+    assert [target.rpartition(":")[2] for target in targets] == ["8083", "8082"]

@@ -1,0 +1,262 @@
+"""What a client gets by what it asks for: image, JSON, lines with previews, one gRPC message; and who is sent away."""
+
+import base64
+import json
+
+import pytest
+
+from handlers.voicestyle_handler import VoiceStyleHandler
+from tests.support.fake_torchserve import Frontend
+from voicestyle.pipeline import Pipeline
+from voicestyle.worker.service_config import ServiceConfig
+
+KEYS = {
+    *("request_id", "model", "seed", "steps", "preset", "size", "format", "image", "similarity", "first_similarity"),
+    *("trace", "batch", "prototypes", "audio_seconds", "speech_seconds", "timings", "digital_source_type"),
+}
+
+
+def lines(response):
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.body.endswith(b"\n")
+    return [json.loads(line) for line in response.body.splitlines()]
+
+
+def error(response):
+    return json.loads(response.body)["error"]
+
+
+def test_json_tells_all_that_is_known(frontend):
+    frontend.post("a", X_VoiceStyle_Output="json", X_VoiceStyle_Format="webp")
+    response = frontend.run()["a"]
+    answer = json.loads(response.body)
+    assert response.headers["content-type"] == "application/json"
+    assert set(answer) == KEYS
+    assert (answer["request_id"], answer["model"], answer["format"]) == ("a", "fake@3", "webp")
+    assert base64.b64decode(answer["image"]) == b"webp of voice"
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
+def test_a_json_body(frontend, content_type):
+    body = {"audio": base64.b64encode(b"voice").decode(), "steps": 3, "seed": "8", "format": "jpeg"}
+    frontend.post("a", json.dumps(body).encode(), Content_Type=content_type)
+    response = frontend.run()["a"]
+    assert (response.body, response.headers["content-type"]) == (b"jpeg of voice", "image/jpeg")
+    assert [response.headers[f"X-VoiceStyle-{name}"] for name in ("Steps", "Seed")] == ["3", "8"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"RIFF", "not_audio"),
+        (b"", "not_audio"),
+        (b"[1]", "not_audio"),
+        (b"[" * 100_000, "not_audio"),
+        (b'{"audio": "***"}', "not_audio"),
+        (b'{"audio": 7}', "not_audio"),
+        (b'{"steps": 7}', "not_audio"),
+        (b'{"audio": "AAAA", "steps": 1e3}', "bad_option"),
+        (b'{"audio": "AAAA", "steps": true}', "bad_option"),
+        (b'{"audio": "AAAA", "steps": null}', "bad_option"),
+        (b'{"audio": "AAAA", "steps": ' + b"9" * 5000 + b"}", "not_audio"),
+        (b'{"audio": "AAAA", "steps": 1, "steps": 2}', "bad_option"),
+        (b'{"audio": "AAAA", "stepps": 1}', "bad_option"),
+        (b"\xff\xfe{}", "not_audio"),
+    ],
+)
+def test_json_that_cannot_be_used(frontend, body, code):
+    frontend.post("a", body, Content_Type="application/json")
+    response = frontend.run()["a"]
+    assert error(response)["code"] == code
+    assert response.status == {"not_audio": 415, "bad_option": 400}[code]
+
+
+def test_previews_come_at_even_steps_and_then_the_face(frontend):
+    frontend.post("a", X_VoiceStyle_Steps=40, X_VoiceStyle_Previews=3)
+    response = frontend.run()["a"]
+    events = lines(response)
+    assert response.status == 200
+    assert events[0] == {
+        "event": "started", "request_id": "a", "model": "fake@3", "steps": 40, "preset": "default", "seed": 0,
+        "size": 256, "format": "png",
+    }  # fmt: skip
+    previews = [event for event in events if event["event"] == "preview"]
+    assert [preview["step"] for preview in previews] == [10, 20, 30]
+    assert [base64.b64decode(preview["image"]) for preview in previews] == [b"JPEG at %d" % n for n in (10, 20, 30)]
+    steps = [event["step"] for event in events if event["event"] == "progress"]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 40
+    assert set(events[-1]) == KEYS | {"event"}
+    assert base64.b64decode(events[-1]["image"]) == b"png of voice"
+
+
+def test_a_stream_starts_in_the_call_that_takes_the_request_in(frontend):
+    frontend.post("a", X_VoiceStyle_Steps=40, X_VoiceStyle_Previews=1)
+    frontend.call()
+    assert lines(frontend.streams["a"])[0]["event"] == "started"
+    assert not frontend.responses
+
+
+def test_a_refusal_is_no_stream(frontend):
+    frontend.post("a", b"text", X_VoiceStyle_Previews=2)
+    response = frontend.run()["a"]
+    assert (response.status, response.headers["content-type"]) == (415, "application/json")
+
+
+@pytest.mark.parametrize("audio", [b"unshowable", b"unrenderable"])
+def test_an_error_after_the_first_line_is_a_line(frontend, pipeline, audio):
+    frontend.post("a", audio, X_VoiceStyle_Steps=9, X_VoiceStyle_Previews=2)
+    frontend.post("b", X_VoiceStyle_Steps=9)
+    responses = frontend.run()
+    events = lines(responses["a"])
+    assert events[0]["event"] == "started"
+    assert events[-1]["event"] == "error"
+    assert (events[-1]["error"]["code"], events[-1]["error"]["request_id"]) == ("internal", "a")
+    assert responses["b"].status == 200
+    assert pipeline.live == 0
+
+
+def test_a_failing_step_is_the_last_line_of_a_stream(frontend, pipeline):
+    frontend.post("a", X_VoiceStyle_Steps=400, X_VoiceStyle_Previews=15)
+    frontend.call()
+    pipeline.breaks_at_step = True
+    frontend.call()
+    assert lines(frontend.responses["a"])[-1]["error"]["code"] == "internal"
+
+
+def test_grpc_gets_one_json_message_whatever_it_asks_for(frontend):
+    frontend.call_grpc("a", audio=b"voice", steps=b"6", output=b"image", previews=b"2")
+    frontend.call_grpc("b", audio=b"voice", Format=b"webp")
+    frontend.call_grpc("c", body=b"voice")
+    responses = frontend.run()
+    answers = {key: json.loads(response.body) for key, response in responses.items()}
+    assert set(answers["a"]) == KEYS | {"previews"}
+    assert [preview["step"] for preview in answers["a"]["previews"]] == [2, 4]
+    assert set(answers["b"]) == set(answers["c"]) == KEYS
+    assert answers["b"]["format"] == "webp"
+
+
+def test_grpc_joins_http_and_the_other_way_round(frontend):
+    frontend.call_grpc("a", audio=b"voice", steps=b"400")
+    frontend.post("b", X_VoiceStyle_Steps=400)
+    frontend.call()
+    frontend.post("c", X_VoiceStyle_Steps=400)
+    responses = frontend.run()
+    assert json.loads(responses["a"].body)["batch"] == 3
+    assert responses["b"].headers["X-VoiceStyle-Batch"] == responses["c"].headers["X-VoiceStyle-Batch"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code"),
+    [
+        ({}, "not_audio"),
+        ({"voice": b"voice"}, "not_audio"),
+        ({"audio": b"text"}, "not_audio"),
+        ({"audio": b"voice", "stepps": b"1"}, "bad_option"),
+        ({"audio": b"voice", "steps": b"\xff"}, "bad_option"),
+        ({"audio": b"voice", "url_path": b"here"}, "bad_option"),
+        ({"audio": b"bug"}, "internal"),
+        ({"audio": b"unrenderable"}, "internal"),
+    ],
+)
+def test_grpc_has_the_same_codes(frontend, inputs, code):
+    frontend.call_grpc("a", **inputs)
+    message = error(frontend.run()["a"])
+    assert (message["code"], message["request_id"]) == (code, "a")
+
+
+def limited(pipeline, monkeypatch, tmp_path, **limits):
+    monkeypatch.setattr(Pipeline, "load", pipeline.loaded)
+    return Frontend(VoiceStyleHandler(), tmp_path, **limits)
+
+
+@pytest.mark.usefixtures("quiet_logging")
+def test_beyond_the_queue_nobody_is_heard(pipeline, monkeypatch, tmp_path):
+    frontend = limited(pipeline, monkeypatch, tmp_path, live_requests=2, queue=3)
+    for number in range(8):
+        frontend.post(f"h{number}", X_VoiceStyle_Steps=400)
+    frontend.call_grpc("g", audio=b"voice")
+    frontend.call()
+    sent_away = [*(f"h{number}" for number in range(5, 8)), "g"]
+    assert sorted(frontend.responses) == sorted(sent_away)
+    for key in sent_away:
+        response = frontend.responses[key]
+        assert error(response)["code"] == "overloaded"
+        assert "5 requests are here, no more may be" in error(response)["message"]
+        assert response.status == 503
+        assert int(response.headers["Retry-After"]) >= 1
+    assert pipeline.prepared == 5
+    responses = frontend.run()
+    assert [responses[f"h{number}"].status for number in range(5)] == [200] * 5
+    assert max(pipeline.calls) == 2
+
+
+@pytest.mark.usefixtures("quiet_logging")
+def test_while_draining_those_inside_are_finished(pipeline, monkeypatch, tmp_path):
+    monkeypatch.setenv("VOICESTYLE_RUN", str(tmp_path))
+    frontend = limited(pipeline, monkeypatch, tmp_path, live_requests=1, queue=3)
+    frontend.post("live", X_VoiceStyle_Steps=400)
+    frontend.post("waiting", X_VoiceStyle_Steps=400)
+    frontend.call()
+    (tmp_path / "drain").touch()
+    frontend.post("late")
+    responses = frontend.run()
+    assert [responses[key].status for key in ("live", "waiting", "late")] == [200, 200, 503]
+    assert error(responses["late"])["code"] == "draining"
+
+
+@pytest.mark.usefixtures("quiet_logging")
+def test_a_file_beyond_the_limit(pipeline, monkeypatch, tmp_path):
+    frontend = limited(pipeline, monkeypatch, tmp_path, audio_bytes=4)
+    frontend.post("a", b"voice")
+    frontend.post(
+        "b", json.dumps({"audio": base64.b64encode(b"voice").decode()}).encode(), Content_Type="application/json"
+    )
+    frontend.post("c", b"four")
+    responses = frontend.run()
+    for key in "ab":
+        assert (responses[key].status, error(responses[key])["code"]) == (413, "too_large")
+        assert error(responses[key])["message"] == "the audio may have at most 4 bytes, got 5"
+    assert responses["c"].status == 200
+
+
+def test_the_service_caps_the_bundle(frontend, pipeline):
+    assert pipeline.caps == ServiceConfig().caps
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"live_request": 3}, "handler: unknown key 'live_request'; the nearest known one is 'live_requests'"),
+        ({"queue": -1}, "handler: queue must be a whole number, 0 at least, got -1"),
+        ({"steps": 2.5}, "handler: steps must be a whole number, 1 at least, got 2.5"),
+        ({"iteration_seconds": 0}, "handler: iteration_seconds must be above 0, got 0"),
+        ({"size": "big"}, "handler: size must be a number, got 'big'"),
+    ],
+)
+def test_limits_that_make_no_sense(section, message):
+    with pytest.raises(ValueError, match="handler") as caught:
+        ServiceConfig.parse(section)
+    assert str(caught.value) == message
+
+
+def test_a_worker_whose_steps_keep_failing_ends(frontend, pipeline, monkeypatch):
+    ended = []
+    monkeypatch.setattr("os._exit", ended.append)
+    pipeline.breaks_at_step = True
+    for key in "abc":
+        frontend.post(key)
+        frontend.call()
+        assert frontend.responses[key].status == 500
+        assert not ended
+    frontend.post("d")
+    frontend.call()
+    assert ended == [1]
+
+
+def test_one_step_that_succeeds_forgives_those_that_failed(frontend, pipeline, monkeypatch):
+    monkeypatch.setattr("os._exit", lambda _: pytest.fail("the worker ended"))
+    for key, breaks in zip("abcdefg", [True, True, False, True, True, False, True], strict=True):
+        pipeline.breaks_at_step = breaks
+        frontend.post(key, X_VoiceStyle_Steps=1)
+        frontend.run()
