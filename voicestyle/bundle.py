@@ -3,11 +3,12 @@
 import hashlib
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from msgspec import structs
 from numpy.typing import NDArray
 from torch import nn
 
@@ -135,7 +136,7 @@ def write_bundle(
         if embeddings is not None:
             np.save(draft / EMBEDDINGS, embeddings.astype(np.float16))
         files = {path.name: sha256(path) for path in sorted(draft.iterdir())}
-        (draft / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+        (draft / MANIFEST).write_bytes(structs.replace(manifest, files=files).to_json())
         Bundle.load(draft)
         if folder.exists():
             folder.rename(Path(parent) / "replaced")

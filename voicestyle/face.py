@@ -1,36 +1,32 @@
-"""What comes out: a face, its pixels before they are a file, and small ones on the way."""
+"""The result of a request: its pixels, its image file, and what is known about them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voicestyle.images import encode
+from voicestyle.options import Settings
 
 
-@dataclass(frozen=True)
-class Face:
-    """The answer to a request.
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What is known about a face.
 
-    image: the bytes of a file in `format`. trace: cos(voice, face) at each step. prototypes: indices, nearest first.
-    largest_batch: most requests that shared one of its steps. timings: seconds per stage; `queue` is the wait for a
-    place, `optimise` wall-clock time shared with the other requests of the batch.
+    trace: cos(voice, face) of each step, float in [-1, 1]. prototypes: indices, nearest first. largest_batch: most
+    requests that were running during one of its steps. timings: seconds per stage; `queue` is the wait for a slot,
+    `optimise` is wall-clock time, which the other requests of the batch share.
     """
 
-    image: bytes
-    format: str
+    settings: Settings
     trace: list[float]
-    seed: int
-    steps: int
-    preset: str
-    size: int
     prototypes: list[int]
     largest_batch: int
     audio_seconds: float
     speech_seconds: float
-    timings: dict[str, float]
+    timings: Mapping[str, float]
 
     @property
     def first_similarity(self) -> float:
@@ -43,24 +39,32 @@ class Face:
         return self.trace[-1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Face(Result):
+    """A finished face. image: the bytes of a file in the format of its settings."""
+
+    image: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered(Result):
+    """A face that is not encoded yet. pixels: uint8 [S, S, 3], on the CPU. description: goes into the file."""
+
+    pixels: NDArray[np.uint8]
+    description: Mapping[str, str]
+
+    def encode(self) -> Face:
+        """Encode the image file. It needs nothing of the pipeline, so another thread may do it."""
+        began = perf_counter()
+        image = encode(self.pixels, self.settings.format, self.description)
+        known = {field.name: getattr(self, field.name) for field in fields(Result)}
+        known["timings"] = {**self.timings, "encode": perf_counter() - began}
+        return Face(image=image, **known)
+
+
 @dataclass(frozen=True)
 class Preview:
-    """A small JPEG of a face on its way, and its pixels a side."""
+    """A JPEG image of a face during the optimisation, and its width and height in pixels."""
 
     image: bytes
     size: int
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A request's last pixels, uint8 [S, S, 3], on the CPU, and all of its face but the file."""
-
-    pixels: NDArray[np.uint8]
-    face: Face
-    description: Mapping[str, str]
-
-    def encoded(self) -> Face:
-        """The face with its file. Needs nothing of the pipeline, so another thread may do it."""
-        began = perf_counter()
-        image = encode(self.pixels, self.face.format, self.description)
-        return replace(self.face, image=image, timings=self.face.timings | {"encode": perf_counter() - began})

@@ -1,16 +1,19 @@
-"""`bundle.json`: what a bundle says about itself."""
+"""`bundle.json`: the description of a bundle."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct, structs
 
 from voicestyle.errors import BundleError
-from voicestyle.options import FORMATS, OUTPUTS, Options, Settings, bad_option
+from voicestyle.options import FORMATS, OUTPUTS, Options, Settings, bad_option, nearest
 from voicestyle.presets import DEFAULT, PRESETS
 
 Number = TypeVar("Number", int, float)
+Count = Annotated[int, Meta(ge=1)]
 
 MANIFEST = "bundle.json"
 FORMAT = 2
@@ -26,19 +29,17 @@ FILES = (
 )
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a request may cost: steps, seconds of audio, previews, and the least seconds of speech it must bring."""
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a request may cost: steps, seconds of audio and previews; and the seconds of speech that it must contain."""
 
-    steps: int = 500
+    steps: Count = 500
     audio_seconds: float = 120.0
     min_speech_seconds: float = 0.5
-    previews: int = 16
+    previews: Annotated[int, Meta(ge=0)] = 16
 
 
-@dataclass(frozen=True)
-class Caps:
-    """A service's own limits, each of which counts where it is below the bundle's; None sets none."""
+class Caps(Struct, frozen=True):
+    """A service's own limits; each applies where it is below the bundle's. None sets none."""
 
     steps: int | None = None
     audio_seconds: float | None = None
@@ -46,16 +47,14 @@ class Caps:
     previews: int | None = None
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The description of a bundle.
 
-    image_size is the size in pixels at which the optimisation runs, encoder_size the face encoder's input,
-    sizes those that the generator renders. `nearest` prototypes are looked up per voice, and the first latent
-    is the mean of `instances` latents that belong to them: the first ones, as published, or the nearest to the
-    voice, for which the bundle holds face embeddings, weighted by their nearness or not. empty_prototypes have no
-    latent: published memories know such. learning_rate is the base rate of the optimisation, 0.01 as published.
-    files maps each file to its sha256.
+    image_size: width and height in pixels at which the optimisation runs. encoder_size: those of the face encoder's
+    input. sizes: those that the generator renders. The first latent of a voice is the mean of `instances` latents of
+    its `nearest` prototypes: the first ones, as published, or the ones whose face embeddings are nearest to the voice,
+    weighted by their similarity or not. empty_prototypes: prototypes without a latent, which published memories have.
+    learning_rate: base rate of the optimisation, 0.01 as published. files: the sha256 of each file.
     """
 
     name: str
@@ -63,29 +62,27 @@ class Manifest:
     licence: str
     sources: tuple[str, ...]
     card: str
-    image_size: int
-    encoder_size: int
-    sizes: tuple[int, ...]
-    embedding_dim: int
-    latent_dim: int
+    image_size: Count
+    encoder_size: Count
+    sizes: tuple[Count, ...]
+    embedding_dim: Count
+    latent_dim: Count
     latent_std: float
-    prototypes: int
-    prototype_level: int
-    nearest: int
-    instances: int
+    prototypes: Count
+    prototype_level: Count
+    nearest: Count
+    instances: Count
     instance_choice: str
     learning_rate: float
-    default_steps: int
-    default_seed: int
-    default_size: int
-    empty_prototypes: int = 0
-    limits: Limits = field(default_factory=Limits)
-    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    default_steps: Count
+    default_seed: Annotated[int, Meta(ge=0)]
+    default_size: Count
+    empty_prototypes: Annotated[int, Meta(ge=0)] = 0
+    limits: Limits = Limits()
+    files: Mapping[str, str] = {}
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise BundleError(f"{MANIFEST}: format must be {FORMAT}, got {self.format}; build the bundle anew")
         if self.default_size not in self.sizes:
             raise BundleError(f"{MANIFEST}: default_size must be one of {list(self.sizes)}, got {self.default_size}")
         if not 1 <= self.default_steps <= self.limits.steps:
@@ -102,11 +99,11 @@ class Manifest:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """The files of this bundle beside its manifest."""
+        """The files of this bundle besides its manifest."""
         return FILES if self.instance_choice == "first" else (*FILES, EMBEDDINGS)
 
     def resolve(self, options: Options) -> Settings:
-        """`options` with bundle's and preset's defaults filled in. Raises InputError bad_option beyond its limits."""
+        """Fill in the defaults of bundle and preset. Raises InputError (bad_option) for a value beyond the limits."""
         preset = options.preset or DEFAULT
         steps = PRESETS[preset].steps(self.default_steps) if options.steps is None else options.steps
         seed = self.default_seed if options.seed is None else options.seed
@@ -131,22 +128,22 @@ class Manifest:
         )
 
     def capped(self, caps: Caps) -> "Manifest":
-        """This manifest with a service's limits; a default beyond them becomes the most they allow.
+        """This manifest with a service's limits; a default beyond a limit becomes that limit.
 
-        Raises BundleError where no size of the bundle is within `caps.size`.
+        Raises BundleError if no size of the bundle is within `caps.size`.
         """
         sizes = tuple(size for size in self.sizes if caps.size is None or size <= caps.size)
         if not sizes:
             raise BundleError(
-                f"the bundle makes faces of {min(self.sizes)} pixels at least; the service allows size {caps.size}"
+                f"the service must allow a size of at least {min(self.sizes)} pixels for this bundle, got {caps.size}"
             )
-        limits = replace(
+        limits = structs.replace(
             self.limits,
             steps=_lower(self.limits.steps, caps.steps),
             audio_seconds=_lower(self.limits.audio_seconds, caps.audio_seconds),
             previews=_lower(self.limits.previews, caps.previews),
         )
-        return replace(
+        return structs.replace(
             self,
             sizes=sizes,
             default_size=self.default_size if self.default_size in sizes else max(sizes),
@@ -154,32 +151,39 @@ class Manifest:
             limits=limits,
         )
 
-    def to_json(self) -> str:
-        """The text of bundle.json."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+    def to_json(self) -> bytes:
+        """The content of bundle.json."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """The manifest of a bundle folder. Raises BundleError for anything but exactly the known fields."""
+        """The manifest of a bundle folder. Raises BundleError for unknown, missing or wrongly typed fields."""
         path = folder / MANIFEST
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
         except FileNotFoundError:
             raise BundleError(f"no bundle in {folder}: {MANIFEST} is missing") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise BundleError(f"{path} is not JSON: {error}") from None
-        known = {item.name for item in fields(cls)}
-        if missing := known - set(values):
-            raise BundleError(f"{path} lacks {', '.join(sorted(missing))}")
-        if unknown := set(values) - known:
-            raise BundleError(f"{path} has unknown fields {', '.join(sorted(unknown))}")
         try:
-            values["limits"] = Limits(**values["limits"])
-        except TypeError as error:
-            raise BundleError(f"{path}: limits do not fit: {error}") from None
-        for name in ("sources", "sizes"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+            values = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+            if (found := bytes(values.get("format", b"null"))) != str(FORMAT).encode():
+                raise BundleError(f"{path}: format must be {FORMAT}, got {found.decode()}; build the bundle again")
+            if unknown := next((name for name in values if name not in cls.__struct_fields__), None):
+                raise BundleError(
+                    f"{path} has the unknown field {unknown!r}; the nearest known one is "
+                    f"{nearest(unknown, cls.__struct_fields__)!r}"
+                )
+            return msgspec.json.decode(content, type=cls)
+        except msgspec.ValidationError as error:
+            raise BundleError(f"{path}: {invalid_value(error, json.loads(content))}") from None
+        except (UnicodeDecodeError, msgspec.DecodeError) as error:
+            raise BundleError(f"{path} is not JSON: {error}") from None
+
+
+def invalid_value(error: msgspec.ValidationError, values: Mapping[str, object]) -> str:
+    """msgspec's message, which states the rule and the field, with the value that broke the rule."""
+    _, _, field = str(error).partition("`$.")
+    name = field.rstrip("`")
+    return f"{error}, got {values[name]!r}" if name in values else str(error)
 
 
 def _lower(own: Number, cap: Number | None) -> Number:

@@ -24,7 +24,7 @@ class Option:
     """One option: an integer from `low` to `high` where these are given, or one of `choices`.
 
     default: its value where the request gives none, in words where the bundle decides. help: one line. local: whether
-    it also means something without a server.
+    it shapes the image; such an option also exists without a server, and responses repeat its value.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Option:
         return f"at least {self.low}" if self.high is None else f"{self.low} to {self.high}"
 
     def parse(self, text: str) -> int | str:
-        """The value that `text` stands for. Raises InputError (bad_option) where an integer is needed and it is none."""
+        """The value that `text` stands for. Raises InputError (bad_option) for text that should be an integer."""
         if self.choices:
             return text.lower()
         if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 20):
@@ -57,13 +57,13 @@ class Option:
 
     def check(self, value: Any) -> None:
         """Raise InputError (bad_option) for a value of another type or out of range."""
-        if not isinstance(value, self.type) or isinstance(value, bool):
+        if self.type is not type(value):
             raise bad_option(f"{self.name} must be of type {self.type.__name__}, got {type(value).__name__}")
-        if self.choices:
-            if value not in self.choices:
-                raise bad_option(f"{self.name} must be {self.rule}, got {value[:MAX_QUOTED]!r}")
-        elif (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
-            raise bad_option(f"{self.name} must be {self.rule}, got {value}")
+        too_low = self.low is not None and value < self.low
+        too_high = self.high is not None and value > self.high
+        if too_low or too_high or (self.choices and value not in self.choices):
+            shown = repr(value[:MAX_QUOTED]) if self.choices else value
+            raise bad_option(f"{self.name} must be {self.rule}, got {shown}")
 
 
 OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(

@@ -4,52 +4,61 @@ bytes → waveform → log-mel → voice embedding → prototypes → first late
 """
 
 import logging
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
 from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Progress, Schedule, encoder_input
-from voicestyle.face import Face, Preview, Rendered
+from voicestyle.face import Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
 from voicestyle.options import Options, Settings
 from voicestyle.presets import PRESETS
+from voicestyle.scheduling import Phase, Request
 from voicestyle.voices import Voice, embed_voice
 
 log = logging.getLogger("voicestyle.pipeline")
 
 NO_CAPS = Caps()
-WARM_UP_STEPS = 3  # TorchScript profiles a module's first calls and compiles in the next
+WARM_UP_STEPS = 3  # TorchScript profiles the first calls of a module and compiles in the next ones
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that has been heard and waits for a place in the batch."""
+    """What a request needs for the optimisation. first_latent: [latent_dim]. timings: seconds per stage."""
 
     settings: Settings
     voice: Voice
     prototypes: list[int]
     first_latent: Tensor
     timings: dict[str, float]
-    since: float
 
 
-@dataclass(frozen=True)
-class _Request:
+@dataclass(eq=False, kw_only=True)
+class FaceRequest(Request):
+    """The record of a request whose face the pipeline makes."""
+
     prepared: Prepared
-    joined: float
+    outcome: Outcome | None = None  # once it has taken all of its steps
+
+    @classmethod
+    def of(cls, key: str, prepared: Prepared, **more: Any) -> Self:
+        """The record of a request that was just prepared. more: the fields of a subclass."""
+        settings = prepared.settings
+        return cls(id=key, steps=settings.steps, previews=settings.previews, prepared=prepared, **more)
 
 
 class Pipeline:
-    """A bundle at work: requests are submitted, advance together step by step, and are finished one by one.
+    """A loaded bundle: prepares requests, steps them in one batch, and renders their faces.
 
-    Not thread-safe: one thread submits, steps and finishes.
+    `voicestyle.scheduling.Scheduler` decides which requests are started, stepped and rendered, and when. Not
+    thread-safe: one thread calls everything.
     """
 
     def __init__(self, bundle: Bundle, *, device: torch.device | str = "cpu", capacity: int = 8) -> None:
@@ -67,7 +76,6 @@ class Pipeline:
             encoder_size=bundle.manifest.encoder_size,
             device=device,
         )
-        self._requests: dict[str, _Request] = {}
 
     @classmethod
     def load(
@@ -79,11 +87,11 @@ class Pipeline:
         caps: Caps = NO_CAPS,
         dtype: torch.dtype = torch.float32,
     ) -> "Pipeline":
-        """A warm pipeline from a bundle folder, with a service's `caps` on what a request may cost.
+        """Load a bundle folder and warm it up. caps: the service's own limits for a request.
 
-        The generator and the face encoder compute in `dtype`; `voicestyle.precision.choose_dtype` knows a device's.
+        The generator and the face encoder compute in `dtype`; see `voicestyle.precision.choose_dtype`.
 
-        Raises BundleError for a bundle that is not whole, or makes no face within the caps.
+        Raises BundleError for a bundle that is incomplete or altered, or has no image size within the caps.
         """
         bundle = Bundle.load(folder, device, dtype)
         bundle = replace(bundle, manifest=bundle.manifest.capped(caps))
@@ -93,13 +101,13 @@ class Pipeline:
 
     @property
     def capacity(self) -> int:
-        """Most requests live at once."""
+        """Slots in the batch."""
         return self._engine.capacity
 
     @property
-    def live(self) -> int:
-        """Requests that were submitted and neither finished nor removed."""
-        return len(self._requests)
+    def batched(self) -> bool:
+        """Whether a step takes all requests through the networks at once, as on a GPU, or one after the other."""
+        return self._engine.batched
 
     def warm_up(self) -> None:
         """Run every compiled module a few times, so that no request pays for it; on a GPU, capture the step."""
@@ -112,7 +120,8 @@ class Pipeline:
         embedding = torch.ones(self.manifest.embedding_dim)
         latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
         self._engine.add("", embedding, latent, seed=0, steps=WARM_UP_STEPS)
-        self._engine.step(WARM_UP_STEPS)
+        for _ in range(WARM_UP_STEPS):
+            self._engine.step()
         outcome = self._engine.outcome("")
         with torch.no_grad():
             for _ in range(WARM_UP_STEPS):
@@ -126,19 +135,10 @@ class Pipeline:
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            log.warning("the step cannot be captured as a CUDA graph, so each kernel is launched: %s", error)
-
-    def submit(self, key: str, audio: bytes | Path, options: Options) -> Settings:
-        """Let a request join the batch at its next step; returns its options with the bundle's defaults.
-
-        Raises what `prepare` and `join` raise.
-        """
-        prepared = self.prepare(audio, options)
-        self.join(key, prepared)
-        return prepared.settings
+            log.warning("the step runs without a CUDA graph, which is slower; the capture failed: %s", error)
 
     def prepare(self, audio: bytes | Path, options: Options) -> Prepared:
-        """All stages before the optimisation; nothing is kept.
+        """Run all stages before the optimisation; nothing is kept.
 
         Raises:
             InputError: audio or options that cannot be used.
@@ -147,29 +147,9 @@ class Pipeline:
         voice = embed_voice(audio, self._bundle.voice_encoder, self.manifest.limits, self.device)
         start = perf_counter()
         prototypes = self._bundle.nearest_prototypes(voice.embedding.numpy())
-        first = self._first_latent(voice, prototypes)
-        since = perf_counter()
-        return Prepared(settings, voice, prototypes, first, {**voice.timings, "first_latent": since - start}, since)
-
-    def join(self, key: str, prepared: Prepared) -> None:
-        """Let a prepared request join the batch at its next step.
-
-        Raises:
-            ValueError: a key that is already live.
-            RuntimeError: the batch is full.
-        """
-        settings = prepared.settings
-        self._engine.add(
-            key,
-            prepared.voice.embedding,
-            prepared.first_latent,
-            seed=settings.seed,
-            steps=settings.steps,
-            schedule=Schedule.of(PRESETS[settings.preset], self.manifest.learning_rate),
-        )
-        joined = perf_counter()
-        prepared.timings["queue"] = joined - prepared.since
-        self._requests[key] = _Request(prepared, joined)
+        first_latent = self._first_latent(voice, prototypes)
+        timings = {**voice.timings, "first_latent": perf_counter() - start}
+        return Prepared(settings, voice, prototypes, first_latent, timings)
 
     def _first_latent(self, voice: Voice, prototypes: list[int]) -> Tensor:
         bank, instances, embedding = self._bundle.latent_bank, self.manifest.instances, voice.embedding.numpy()
@@ -179,62 +159,82 @@ class Pipeline:
         weights = bank.weights(rows, embedding) if self.manifest.instance_choice == "weighted" else None
         return torch.from_numpy(bank.mean(rows, weights))
 
-    def step(self, count: int = 1) -> None:
-        """Take `count` optimisation steps with every live request."""
-        self._engine.step(count)
+    def start(self, request: FaceRequest) -> None:
+        """Add a request to the batch.
 
-    def advance(self) -> None:
-        """Take one step: with all requests where they go together, else with the one whose turn it is."""
-        self._engine.advance()
+        Raises:
+            ValueError: its id is already in the batch.
+            RuntimeError: the batch is full.
+        """
+        prepared, settings = request.prepared, request.prepared.settings
+        self._engine.add(
+            request.id,
+            prepared.voice.embedding,
+            prepared.first_latent,
+            seed=settings.seed,
+            steps=settings.steps,
+            schedule=Schedule.of(PRESETS[settings.preset], self.manifest.learning_rate),
+        )
 
-    @property
-    def together(self) -> bool:
-        """Whether the requests of the batch go through the networks together, as on a GPU, or one by one."""
-        return self._engine.together
+    def step(self, requests: Iterable[FaceRequest]) -> None:
+        """Take one optimisation step with each of `requests`; where `batched`, these must be all of the batch.
 
-    def progress(self) -> dict[str, Progress]:
-        """Where each request stands, with one read from the device."""
-        return {str(key): progress for key, progress in self._engine.progress().items()}
+        Requests that have taken all of their steps leave the batch, and their record gets the outcome.
+        """
+        by_id = {request.id: request for request in requests}
+        for key in self._engine.step(by_id):
+            by_id[str(key)].outcome = self._engine.outcome(key)
+            self._engine.remove(key)
 
-    def preview(self, key: str) -> Preview:
-        """A request's face as far as it has come, at the size of the optimisation. Raises KeyError."""
-        settings, outcome = self._requests[key].prepared.settings, self._engine.outcome(key)
-        size = self.manifest.image_size
+    def progress(self, requests: Iterable[FaceRequest]) -> dict[str, Progress]:
+        """The progress of each request by id, with one read from the device."""
+        running = self._engine.progress()
+        return {
+            request.id: running[request.id]
+            if request.outcome is None
+            else Progress(request.steps, request.steps, _last(request.outcome))
+            for request in requests
+        }
+
+    def preview(self, request: FaceRequest) -> Preview:
+        """Render a running request as it is now, at the size of the optimisation. Raises KeyError for another."""
+        outcome, size = self._engine.outcome(request.id), self.manifest.image_size
         with torch.no_grad():
             image = self._bundle.generator(outcome.latent, outcome.noise)
         pixels = to_pixels(encoder_input(image, size, size)[0])
-        return Preview(encode(pixels, "jpeg", self._description(settings, _trace(outcome)[-1])), size)
+        description = self._description(request.prepared.settings, _last(outcome))
+        return Preview(encode(pixels, "jpeg", description), size)
 
-    def finish(self, key: str) -> Face:
-        """Render and encode a request as far as it has come, and let it leave. Raises KeyError for an unknown key."""
-        return self.render(key).encoded()
-
-    def render(self, key: str) -> Rendered:
-        """Render a request as far as it has come, and let it leave. Raises KeyError for an unknown key."""
-        request = self._requests[key]
-        prepared, settings = request.prepared, request.prepared.settings
-        outcome = self._engine.outcome(key)
-        trace = _trace(outcome)
+    def render(self, request: FaceRequest) -> Rendered:
+        """Render a request that has taken all of its steps. Raises ValueError for another."""
+        prepared, settings, outcome = request.prepared, request.prepared.settings, request.outcome
+        if outcome is None:
+            raise ValueError(f"request {request.id!r} has steps left")
+        trace = outcome.similarity.tolist()
         began = perf_counter()
         with torch.no_grad():
             pixels = to_pixels(self._bundle.generator.render(outcome.latent, outcome.noise, settings.size)[0])
-        timings = prepared.timings | {"optimise": began - request.joined, "render": perf_counter() - began}
-        self.remove(key)
-        face = Face(
-            image=b"",
-            format=settings.format,
+        rendered = perf_counter() - began
+        return Rendered(
+            pixels=pixels,
+            description=self._description(settings, trace[-1]),
+            settings=settings,
             trace=trace,
-            seed=settings.seed,
-            steps=settings.steps,
-            preset=settings.preset,
-            size=settings.size,
             prototypes=prepared.prototypes,
-            largest_batch=outcome.largest_batch,
+            largest_batch=request.largest_batch,
             audio_seconds=prepared.voice.audio_seconds,
             speech_seconds=prepared.voice.speech_seconds,
-            timings=timings,
+            timings={
+                **prepared.timings,
+                "queue": request.seconds_between(Phase.WAITING, Phase.RUNNING),
+                "optimise": request.seconds_between(Phase.RUNNING, Phase.ENCODING),
+                "render": rendered,
+            },
         )
-        return Rendered(pixels, face, self._description(settings, trace[-1]))
+
+    def remove(self, request: FaceRequest) -> None:
+        """Remove a running request from the batch. Raises KeyError for another."""
+        self._engine.remove(request.id)
 
     def _description(self, settings: Settings, similarity: float) -> dict[str, str]:
         return {
@@ -245,11 +245,6 @@ class Pipeline:
             "Preset": settings.preset,
         }
 
-    def remove(self, key: str) -> None:
-        """Forget a request. Raises KeyError for an unknown key."""
-        del self._requests[key]
-        self._engine.remove(key)
 
-
-def _trace(outcome: Outcome) -> list[float]:
-    return outcome.similarity.tolist() or [math.nan]
+def _last(outcome: Outcome) -> float:
+    return float(outcome.similarity[-1])

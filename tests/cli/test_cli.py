@@ -89,7 +89,7 @@ def test_two_faces_never_go_to_one_place(generate, samples, tmp_path):
     shutil.copy(samples / "slt.wav", twin)
     result = generate(samples / "slt.wav", twin)
     assert result.exit_code == 2
-    assert "voices must have different names" in result.stderr
+    assert "voices must have different file names" in result.stderr
     result = generate(samples / "slt.wav", twin, "-o", "one.png")
     assert "2 voices need a folder, got the file one.png" in result.stderr
 

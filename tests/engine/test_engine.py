@@ -1,4 +1,4 @@
-"""The engine against a plain twin of the published loop, and its promise that nobody feels a neighbour."""
+"""The engine against a plain implementation of the published loop, and the independence of its items."""
 
 import math
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.support.tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, request
+from tests.support.tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, item, take_steps
 from voicestyle.engine import Engine, Schedule
 from voicestyle.engine.step_numbers import StepNumbers
 
@@ -58,97 +58,95 @@ def published_loop(voice_embedding, first_latent, noise, latent_noise, steps, sc
     return SimpleNamespace(latent=w.detach(), noise=[level.detach() for level in maps], similarity=similarities)
 
 
-@pytest.fixture(params=[False, True], ids=["one-by-one", "together"])
-def together(request):
+@pytest.fixture(params=[False, True], ids=["sequential", "batched"])
+def batched(request):
     return request.param
 
 
-def test_equals_the_published_loop(together):
-    running = engine(together=together)
-    running.add("one", **request(0))
-    running.step(20)
-    outcome, expected = running.outcome("one"), published_loop(**request(0))
-    torch.testing.assert_close(outcome.latent, expected.latent, rtol=1e-9, atol=1e-10)
+def assert_equals_published(outcome, number, steps=20, schedule=PUBLISHED):
+    expected = published_loop(**item(number, steps), schedule=schedule)
+    torch.testing.assert_close(outcome.latent, expected.latent, rtol=1e-8, atol=1e-9)
     for ours, theirs in zip(outcome.noise, expected.noise, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
-    assert outcome.similarity.tolist() == pytest.approx(expected.similarity, abs=1e-10)
+    assert outcome.similarity.tolist() == pytest.approx(expected.similarity, abs=1e-9)
 
 
-def test_joining_and_leaving_change_nobodys_answer(together):
-    running = engine(together=together)
-    running.add("early", **request(0))
-    running.step(3)
-    running.add("leaver", **request(1))
-    running.add("late", **request(2, steps=12))
-    running.step(4)
-    running.remove("leaver")  # the last row moves into the freed one
-    running.add("last", **request(3))
-    running.step(20)
-    for number, name, steps in ((0, "early", 20), (2, "late", 12), (3, "last", 20)):
-        expected = published_loop(**request(number, steps))
-        torch.testing.assert_close(running.outcome(name).latent, expected.latent, rtol=1e-8, atol=1e-9)
-        assert running.outcome(name).similarity.tolist() == pytest.approx(expected.similarity, abs=1e-9)
-    assert running.outcome("early").largest_batch == 3
+def test_engine_equals_the_published_loop(batched):
+    running = engine(batched=batched)
+    running.add("one", **item(0))
+    outcome, expected = take_steps(running, 20)["one"], published_loop(**item(0))
+    torch.testing.assert_close(outcome.latent, expected.latent, rtol=1e-9, atol=1e-10)
+    assert_equals_published(outcome, 0)
+
+
+def test_items_are_independent_of_those_that_come_and_go(batched):
+    running = engine(batched=batched)
+    running.add("early", **item(0))
+    take_steps(running, 3)
+    running.add("removed", **item(1))
+    running.add("late", **item(2, steps=12))
+    take_steps(running, 4)
+    running.remove("removed")  # the last row moves into the freed one
+    running.add("last", **item(3))
+    finished = take_steps(running, 20)
     assert running.live == 0
-    assert set(running.progress()) == {"early", "late", "last"}
+    for number, name, steps in ((0, "early", 20), (2, "late", 12), (3, "last", 20)):
+        assert_equals_published(finished[name], number, steps)
 
 
-def test_those_who_finish_together_keep_their_own_answers(together):
-    running = engine(together=together)
+def test_items_that_finish_at_once_keep_their_results(batched):
+    running = engine(batched=batched)
     for number in range(3):
-        running.add(number, **request(number, steps=5))
-    running.step(5)
+        running.add(number, **item(number, steps=5))
+    finished = take_steps(running, 5)
     for number in range(3):
-        expected = published_loop(**request(number, steps=5))
-        assert running.outcome(number).similarity.tolist() == pytest.approx(expected.similarity, abs=1e-9)
-        torch.testing.assert_close(running.outcome(number).latent, expected.latent, rtol=1e-9, atol=1e-10)
+        assert_equals_published(finished[number], number, steps=5)
 
 
-def test_the_seed_decides_the_noise_whatever_the_row():
-    arguments = {key: value for key, value in request(0).items() if key not in ("noise", "latent_noise")}
+def test_seed_decides_the_noise_in_any_row():
+    arguments = {key: value for key, value in item(0).items() if key not in ("noise", "latent_noise")}
     alone, crowded = engine(), engine()
     alone.add("x", **arguments)
-    crowded.add("other", **request(1))
+    crowded.add("other", **item(1))
     crowded.add("x", **arguments)
-    alone.step(5)
-    crowded.step(5)
+    take_steps(alone, 5)
+    take_steps(crowded, 5)
     torch.testing.assert_close(alone.outcome("x").latent, crowded.outcome("x").latent, rtol=1e-9, atol=1e-10)
     other_seed = engine()
     other_seed.add("x", **arguments | {"seed": 9})
-    other_seed.step(5)
+    take_steps(other_seed, 5)
     assert not torch.allclose(alone.outcome("x").latent, other_seed.outcome("x").latent)
 
 
-def test_similarity_rises_and_is_read_for_all_at_once():
+def test_similarity_rises_and_progress_reports_it():
     running = engine()
     for number in range(3):
-        running.add(number, **request(number, steps=40))
+        running.add(number, **item(number, steps=40))
     assert all(math.isnan(p.similarity) for p in running.progress().values())
-    running.step(1)
+    take_steps(running, 1)
     first = running.progress()
-    running.step(39)
+    take_steps(running, 38)
     last = running.progress()
     for number in range(3):
-        assert last[number].finished
+        assert last[number].step == 39
         assert last[number].similarity > first[number].similarity
         assert last[number].similarity == pytest.approx(float(running.outcome(number).similarity[-1]))
 
 
-def test_on_a_cpu_one_at_a_time_unless_told_otherwise():
-    for options, expected in (({}, {1}), ({"together": True}, {3})):
-        running, seen = engine(**options), set()
-        running.face_encoder = lambda images, seen=seen: seen.add(len(images)) or face_encoder(images)
-        for number in range(3):
-            running.add(number, **request(number))
-        running.step(2)
-        assert seen == expected
-        assert running.outcome(0).largest_batch == 3
+@pytest.mark.parametrize(("options", "images"), [({}, {1}), ({"batched": True}, {3})])
+def test_a_cpu_is_sequential_by_default(options, images):
+    running, seen = engine(**options), set()
+    running.face_encoder = lambda images: seen.add(len(images)) or face_encoder(images)
+    for number in range(3):
+        running.add(number, **item(number))
+    take_steps(running, 2)
+    assert seen == images
 
 
 def test_parameters_get_no_gradient():
     running = engine()
-    running.add("x", **request(0))
-    running.step(2)
+    running.add("x", **item(0))
+    take_steps(running, 2)
     assert running.generator.frozen.grad is None
 
 
@@ -170,8 +168,8 @@ def test_a_generator_without_noise_maps_and_larger_images():
         dtype=torch.float64,
     )
     running.add("x", torch.ones(EMBEDDING), torch.zeros(5), seed=0, steps=8)
-    running.step(8)
-    assert running.outcome("x").similarity[-1] > running.outcome("x").similarity[0]
+    similarity = take_steps(running, 8)["x"].similarity
+    assert similarity[-1] > similarity[0]
 
 
 @pytest.mark.parametrize(
@@ -188,53 +186,43 @@ def test_a_generator_without_noise_maps_and_larger_images():
 def test_wrong_arguments_leave_nothing_behind(change, message):
     running = engine()
     with pytest.raises(ValueError, match=message):
-        running.add("x", **request(0) | change)
+        running.add("x", **item(0) | change)
     assert running.live == 0
-    running.add("x", **request(0))
+    running.add("x", **item(0))
 
 
-def test_full_twice_and_unknown():
+def test_full_batch_known_and_unknown_keys():
     running = engine(capacity=1)
-    running.add("x", **request(0))
+    running.add("x", **item(0))
     with pytest.raises(ValueError, match="'x' is already in the batch"):
-        running.add("x", **request(0))
-    with pytest.raises(RuntimeError, match="full: 1 requests are live"):
-        running.add("y", **request(1))
-    with pytest.raises(KeyError):
-        running.remove("y")
-    running.step(20)
-    with pytest.raises(ValueError, match="finished and not yet removed"):
-        running.add("x", **request(0))
+        running.add("x", **item(0))
+    with pytest.raises(RuntimeError, match=r"the batch is full \(1 items\)"):
+        running.add("y", **item(1))
+    for unknown in (running.remove, running.outcome, lambda key: running.step([key])):
+        with pytest.raises(KeyError):
+            unknown("y")
     running.remove("x")
-    running.add("x", **request(0))
+    running.add("x", **item(0))
 
 
-def test_each_item_has_its_own_schedule(together):
-    running = engine(together=together, schedule=Schedule(base_lr=0.02))
-    running.add("engine's", **request(0))
-    running.add("own", **request(1), schedule=OTHER)
-    running.step(5)
-    running.add("late", **request(2, steps=12), schedule=OTHER)
-    running.step(20)
-    for number, name, steps, schedule in (
-        (0, "engine's", 20, Schedule(base_lr=0.02)),
-        (1, "own", 20, OTHER),
-        (2, "late", 12, OTHER),
-    ):
-        expected = published_loop(**request(number, steps), schedule=schedule)
-        outcome = running.outcome(name)
-        torch.testing.assert_close(outcome.latent, expected.latent, rtol=1e-8, atol=1e-9)
-        for ours, theirs in zip(outcome.noise, expected.noise, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
-        assert outcome.similarity.tolist() == pytest.approx(expected.similarity, abs=1e-9)
+def test_each_item_has_its_own_schedule(batched):
+    running = engine(batched=batched, schedule=Schedule(base_lr=0.02))
+    running.add("engine's", **item(0))
+    running.add("own", **item(1), schedule=OTHER)
+    take_steps(running, 5)
+    running.add("late", **item(2, steps=12), schedule=OTHER)
+    finished = take_steps(running, 20)
+    assert_equals_published(finished["engine's"], 0, schedule=Schedule(base_lr=0.02))
+    assert_equals_published(finished["own"], 1, schedule=OTHER)
+    assert_equals_published(finished["late"], 2, 12, schedule=OTHER)
 
 
-def test_rows_of_a_step_need_nothing_but_their_tensors():
-    whole, by_hand = engine(together=True), engine(together=True)
+def test_the_device_part_of_a_step_reads_tensors_alone():
+    whole, by_hand = engine(batched=True), engine(batched=True)
     for each in (whole, by_hand):
-        each.add("a", **request(0))
-        each.add("b", **request(1), schedule=OTHER)
-    whole.step(1)
+        each.add("a", **item(0))
+        each.add("b", **item(1), schedule=OTHER)
+    whole.step()
     numbers = [StepNumbers.at(schedule, 0, 20, STD) for schedule in (Schedule(), OTHER)]
     packed = StepNumbers.pack(numbers, torch.device("cpu"), torch.float64)
     by_hand._step_rows(slice(0, 2), packed)
@@ -243,54 +231,25 @@ def test_rows_of_a_step_need_nothing_but_their_tensors():
     assert {at.step for at in by_hand.progress().values()} == {0}
 
 
-def steps_of(running):
-    return {key: at.step for key, at in running.progress().items()}
+def test_a_sequential_engine_steps_the_named_items():
+    running = engine(batched=False)
+    for number in range(3):
+        running.add(number, **item(number, steps=5))
+    for keys in ([1], [2, 0], [1], [1], [1]):
+        assert running.step(keys) == []
+    assert {key: at.step for key, at in running.progress().items()} == {0: 1, 1: 4, 2: 1}
+    assert running.step([0, 1]) == [1]
+    assert_equals_published(running.outcome(1), 1, steps=5)
+    with pytest.raises(ValueError, match="item 1 has taken all of its 5 steps; remove it first"):
+        running.step([1])
 
 
-def test_one_by_one_faces_are_finished_one_after_the_other():
-    running = engine(together=False)
-    running.add("a", **request(1))
-    for _ in range(4):
-        running.advance()
-    running.add("b", **request(2))
-    running.advance()
-    assert steps_of(running) == {"a": 4, "b": 1}  # a newcomer's first step comes first
-    while not running.progress()["a"].finished:
-        running.advance()
-    assert 4 <= steps_of(running)["b"] <= 7
-    assert running.outcome("b").largest_batch == 2
-
-
-@pytest.mark.parametrize("short", [1, 4, 8])
-def test_one_by_one_short_ones_pass_a_long_one_that_gets_on_all_the_same(short):
-    running = engine(together=False)
-    running.add("long", **request(1, steps=40))
-    running.advance()
-    for number in range(24 // short):
-        running.add(number, **request(number, steps=short))
-        while not running.progress()[number].finished:
-            running.advance()
-    # Of each four steps one is the long one's, or as near as the short ones' number of steps lets it.
-    assert 24 // 4 <= steps_of(running)["long"] <= 24 // 2
-
-
-def test_together_an_advance_is_a_step_of_all():
-    running = engine(together=True)
-    running.advance()
-    running.add("a", **request(1))
-    running.add("b", **request(2))
-    running.advance()
+def test_a_batched_engine_steps_all_or_nothing():
+    running = engine(batched=True)
+    assert running.step() == []
+    running.add("a", **item(1))
+    running.add("b", **item(2))
+    assert running.step(["b", "a"]) == []
+    with pytest.raises(ValueError, match="steps all of its 2 items at once, got 1"):
+        running.step(["a"])
     assert {key: at.step for key, at in running.progress().items()} == {"a": 1, "b": 1}
-
-
-def test_advancing_and_stepping_give_the_same_face():
-    stepped, advanced = engine(together=False), engine(together=False)
-    for each in (stepped, advanced):
-        each.add("a", **request(1, steps=5))
-        each.add("b", **request(2, steps=7))
-    stepped.step(7)
-    for _ in range(12):
-        advanced.advance()
-    for key in "ab":
-        assert advanced.progress()[key].finished
-        assert torch.equal(stepped.outcome(key).latent, advanced.outcome(key).latent)

@@ -1,9 +1,9 @@
-"""Steps by captured graphs: sizes, padding, and the same faces. Without a GPU the function stands for its graph."""
+"""Steps as captured graphs: sizes, padding, and equal results. Without a GPU, functions stand for graphs."""
 
 import pytest
 import torch
 
-from tests.support.tiny_engine import engine, request
+from tests.support.tiny_engine import engine, item, take_steps
 from voicestyle.engine import CudaCapture
 from voicestyle.engine.step_graphs import StepGraphs
 
@@ -28,14 +28,14 @@ class Captures:
 @pytest.mark.parametrize(
     ("capacity", "sizes"), [(1, [1]), (2, [1, 2]), (4, [1, 2, 4]), (6, [1, 2, 4, 6]), (16, [1, 2, 4, 8, 16])]
 )
-def test_sizes_double_up_to_the_capacity(capacity, sizes):
+def test_graph_sizes_double_up_to_the_capacity(capacity, sizes):
     captured = []
     graphs = StepGraphs(lambda *_: None, torch.zeros(3, capacity), lambda run: captured.append(run.args[0].stop))
     assert graphs.sizes == sizes
     assert captured == sizes[::-1]
 
 
-def test_a_batch_takes_the_next_size_and_its_own_numbers():
+def test_a_batch_uses_the_graph_of_the_next_size():
     seen = []
     graphs = StepGraphs(
         lambda rows, packed: seen.append((rows.stop, packed.clone())), torch.zeros(2, 8), lambda run: run
@@ -49,40 +49,41 @@ def test_a_batch_takes_the_next_size_and_its_own_numbers():
         assert torch.equal(packed[:, :count], numbers)
 
 
-def test_padded_steps_make_the_same_faces_while_requests_come_and_go():
+def test_padded_steps_equal_plain_steps_while_items_change():
     captures = Captures()
-    plain, by_graphs = engine(capacity=6, together=True), engine(capacity=6, together=True)
+    plain, by_graphs = engine(capacity=6, batched=True), engine(capacity=6, batched=True)
     by_graphs.capture(captures)
+    finished = []
     for each in (plain, by_graphs):
         for number in range(3):
-            each.add(number, **request(number, steps=6 + 3 * number))
-        each.step(4)
-        each.remove(0)  # its row goes to the last one
+            each.add(number, **item(number, steps=6 + 3 * number))
+        take_steps(each, 4)
+        each.remove(0)  # the last item moves into its row
         for number in (3, 4, 5):
-            each.add(number, **request(number))
-        each.step(40)
+            each.add(number, **item(number))
+        finished.append(take_steps(each, 40))
     assert captures.replayed[0] == 4
     assert 6 in captures.replayed
     assert captures.replayed[-1] == 4
     for number in range(1, 6):
-        expected, outcome = plain.outcome(number), by_graphs.outcome(number)
+        expected, outcome = (outcomes[number] for outcomes in finished)
         torch.testing.assert_close(outcome.latent, expected.latent, rtol=1e-9, atol=1e-10)
         for ours, theirs in zip(outcome.noise, expected.noise, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
         torch.testing.assert_close(outcome.similarity, expected.similarity, rtol=0, atol=1e-10)
 
 
-def test_no_graphs_over_live_items_or_where_they_go_one_by_one():
-    running = engine(together=True)
-    running.add("a", **request(0))
-    with pytest.raises(RuntimeError, match="captured before any item is live, got 1"):
+def test_capture_needs_an_empty_batched_engine():
+    running = engine(batched=True)
+    running.add("a", **item(0))
+    with pytest.raises(RuntimeError, match="before an item is added, got 1 items"):
         running.capture(Captures())
-    with pytest.raises(RuntimeError, match="takes them one by one"):
-        engine(together=False).capture(Captures())
+    with pytest.raises(RuntimeError, match="graphs need a batched engine"):
+        engine(batched=False).capture(Captures())
 
 
 @pytest.mark.gpu
-def test_cuda_graphs_make_the_faces_of_single_kernels():
+def test_cuda_graphs_equal_single_kernels():
     from voicestyle.engine import Engine
     from voicestyle.generators import StyleGAN2, StyleGAN2Config
 
@@ -107,8 +108,8 @@ def test_cuda_graphs_make_the_faces_of_single_kernels():
             running.capture(capture)
         for number in range(3):
             running.add(number, torch.ones(8), torch.zeros(512), seed=number, steps=5 + number)
-        running.step(7)
-        outcomes.append([running.outcome(number) for number in range(3)])
+        finished = take_steps(running, 7)
+        outcomes.append([finished[number] for number in range(3)])
     for plain, captured in zip(*outcomes, strict=True):
         torch.testing.assert_close(captured.similarity, plain.similarity, rtol=0, atol=1e-3)
         torch.testing.assert_close(captured.latent, plain.latent, rtol=0, atol=1e-2)

@@ -1,10 +1,10 @@
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from voicestyle.bundle import Bundle, write_bundle
 from voicestyle.errors import BundleError, InputError
@@ -63,8 +63,8 @@ def test_one_altered_byte_is_named(altered, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format must be 2, got 1; build the bundle anew"),
-        ({"colour": "red"}, "unknown fields colour"),
+        ({"format": 1}, "format must be 2, got 1; build the bundle again"),
+        ({"colour": "red"}, "unknown field 'colour'; the nearest known one is"),
         ({"default_size": 99}, r"default_size must be one of \[32, 64\], got 99"),
         ({"default_steps": 41}, "default_steps must be 1 to 40, got 41"),
         ({"instance_choice": "best"}, "instance_choice must be one of first, nearest, weighted, got best"),
@@ -72,23 +72,25 @@ def test_one_altered_byte_is_named(altered, name):
         ({"embedding_dim": 512}, "embedding_dim of prototypes.faiss must be 512 as bundle.json says, got 8"),
         ({"sizes": [32, 64, 128]}, "sizes of the generator must be"),
         ({"image_size": 256}, "image_size must be at most the 32 pixels"),
-        ({"limits": {"minutes": 3}}, "limits do not fit"),
+        ({"limits": {"minutes": 3}}, "unknown field `minutes` - at `\\$.limits`"),
+        ({"prototypes": "5"}, "Expected `int`, got `str` - at `\\$.prototypes`, got '5'"),
+        ({"nearest": 0}, "Expected `int` >= 1 - at `\\$.nearest`, got 0"),
         ({"files": {}}, "must give a sha256 for assignments.npy"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_one_clear_error(altered, change, message):
+def test_an_invalid_manifest_is_one_clear_error(altered, change, message):
     path = altered / "bundle.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BundleError, match=message):
         Bundle.load(altered)
 
 
-def test_a_manifest_with_a_field_missing_or_no_manifest(altered, tmp_path):
+def test_a_missing_field_or_manifest_is_one_clear_error(altered, tmp_path):
     path = altered / "bundle.json"
     values = json.loads(path.read_text())
     del values["latent_std"]
     path.write_text(json.dumps(values))
-    with pytest.raises(BundleError, match="lacks latent_std"):
+    with pytest.raises(BundleError, match="missing required field `latent_std`"):
         Manifest.read(altered)
     path.write_text("{")
     with pytest.raises(BundleError, match="is not JSON"):
@@ -105,22 +107,22 @@ def test_a_manifest_with_a_field_missing_or_no_manifest(altered, tmp_path):
         ({"latents": np.zeros((40, 8), np.float32)}, "latent_dim of latent_bank.npy must be 512"),
     ],
 )
-def test_parts_that_do_not_fit_leave_nothing_behind(tmp_path, parts, change, message):
+def test_inconsistent_parts_leave_nothing_behind(tmp_path, parts, change, message):
     with pytest.raises(BundleError, match=message):
         write_bundle(tmp_path / "new", **parts | change)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_is_replaced_whole(altered, parts):
+def test_a_bundle_is_replaced_as_a_whole(altered, parts):
     write_bundle(altered, **parts | {"manifest": replace(parts["manifest"], version="8")})
     assert Bundle.load(altered).manifest.version == "8"
     assert [path.name for path in altered.parent.iterdir()] == [altered.name]
 
 
-def test_options_fill_in_from_the_bundle_and_stay_within_its_limits(parts):
+def test_the_bundle_fills_in_and_limits_options(parts):
     manifest = parts["manifest"]
     assert manifest.resolve(Options()) == Settings(steps=6, seed=0, size=64)
-    assert manifest.resolve(Options(steps=2, seed=5, size=32)) == Settings(2, 5, 32)
+    assert manifest.resolve(Options(steps=2, seed=5, size=32)) == Settings(steps=2, seed=5, size=32)
     for options, message in (
         (Options(steps=41), "steps must be 1 to 40, got 41"),
         (Options(size=33), "size must be one of 32, 64, got 33"),
@@ -130,30 +132,6 @@ def test_options_fill_in_from_the_bundle_and_stay_within_its_limits(parts):
         assert (caught.value.code, caught.value.status) == ("bad_option", 400)
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"step": "3"}, "unknown option 'step'.*nearest: 'steps'"),
-        ({"steps": "3.5"}, "steps must be a whole number, got '3.5'"),
-        ({"steps": "٣"}, "steps must be a whole number"),
-        ({"steps": "0"}, "steps must be at least 1, got 0"),
-        ({"seed": "-1"}, "seed must be 0 to 9223372036854775807, got -1"),
-        ({"seed": "9223372036854775808"}, "seed must be 0 to"),
-        ({"size": "9" * 5000}, "size must be a whole number"),
-        ({"Seed": "1", "seed": "2"}, "'seed' was given twice"),
-    ],
-)
-def test_options_that_cannot_be_used(values, message):
-    with pytest.raises(InputError, match=message) as caught:
-        Options.parse(values)
-    assert caught.value.status == 400
-
-
-def test_options_parse():
-    assert Options.parse({"Steps": " 12 ", "SEED": "7"}) == Options(steps=12, seed=7)
-    assert Options.parse({}) == Options()
-
-
 def test_prototypes_ignore_norms_and_come_nearest_first():
     centroids = np.eye(4, dtype=np.float32) * np.array([[1], [100], [0.01], [5]], np.float32)
     index = Prototypes.from_centroids(centroids)
@@ -161,7 +139,7 @@ def test_prototypes_ignore_norms_and_come_nearest_first():
     assert (len(index), index.dim) == (4, 4)
 
 
-def test_the_latent_bank_takes_the_first_rows_of_the_chosen_prototypes(tiny_bundle, parts):
+def test_instances_are_the_first_rows_of_the_prototypes(tiny_bundle, parts):
     bank = Bundle.load(tiny_bundle).latent_bank
     rows = bank.first_rows([3, 1], 5)
     assert rows.tolist() == [1, 3, 6, 8, 11]
@@ -172,7 +150,7 @@ def test_the_latent_bank_takes_the_first_rows_of_the_chosen_prototypes(tiny_bund
         bank.nearest_rows([3, 1], 5, np.ones(8, np.float32))
 
 
-def test_or_the_rows_whose_faces_are_nearest_to_the_voice(tmp_path, parts):
+def test_instances_are_the_rows_nearest_to_the_voice(tmp_path, parts):
     embeddings = np.random.default_rng(1).standard_normal((40, 8))
     manifest = replace(parts["manifest"], instance_choice="nearest")
     write_bundle(tmp_path / "near", **parts | {"manifest": manifest, "embeddings": embeddings})

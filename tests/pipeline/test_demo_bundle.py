@@ -1,4 +1,4 @@
-"""The demo bundle as it is built from the committed weights: what a user gets."""
+"""The demo bundle that is built from the committed weights."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from voicestyle.bundle import Bundle
 from voicestyle.demo_bundle import ASSETS, demo_version, fetch_wheel, is_current, read_encoders
 from voicestyle.errors import BundleError
+from voicestyle.offline import generate_faces
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
 
@@ -15,7 +16,7 @@ def bundle(demo_bundle):
     return Bundle.load(demo_bundle)
 
 
-def test_it_says_what_it_is(bundle, demo_bundle):
+def test_the_bundle_describes_itself(bundle, demo_bundle):
     assert is_current(demo_bundle)
     assert bundle.manifest.sizes == (256, 1024)
     assert "non-commercial" in bundle.manifest.licence
@@ -51,34 +52,30 @@ def test_weights_that_do_not_fit_their_description_are_named(tmp_path):
         read_encoders(tmp_path)
 
 
-def test_a_wheel_that_is_there_is_not_fetched_again(tmp_path, monkeypatch):
+def test_a_wheel_on_disk_is_not_fetched_again(tmp_path, monkeypatch):
     wheel = tmp_path / "random_face-2021.7.21.1-py3-none-any.whl"
     wheel.write_bytes(b"")
     monkeypatch.setattr("subprocess.run", None)
     assert fetch_wheel(tmp_path) == wheel
 
 
-def test_similarity_rises_for_every_sample_and_two_voices_get_two_faces(demo_bundle, samples):
+def faces_of(pipeline, samples, options, *names):
+    prepared = [(name, pipeline.prepare(samples / f"{name}.wav", options)) for name in names]
+    return dict(generate_faces(pipeline, prepared))
+
+
+def test_every_sample_gains_similarity_and_its_own_face(demo_bundle, samples):
     pipeline = Pipeline.load(demo_bundle, capacity=3)
-    for name in ("slt", "rms", "awb"):
-        pipeline.submit(name, samples / f"{name}.wav", Options(steps=10, size=256))
-    pipeline.step(10)
-    faces = {name: pipeline.finish(name) for name in ("slt", "rms", "awb")}
+    faces = faces_of(pipeline, samples, Options(steps=10, size=256), "slt", "rms", "awb")
     assert all(face.similarity > face.first_similarity for face in faces.values())
     assert len({face.image for face in faces.values()}) == 3
 
 
-def test_company_does_not_change_one_bit(demo_bundle, samples):
-    """Rounding that differs by company grows with every step: 10 steps hid what 50 carried to 33 dB."""
-    pipeline = Pipeline.load(demo_bundle, capacity=2)
-
-    def trace(*names):
-        for name in names:
-            pipeline.submit(name, samples / f"{name}.wav", Options(steps=8, size=256))
-        pipeline.step(8)
-        return {name: pipeline.finish(name) for name in names}["slt"]
-
-    alone, crowded = trace("slt"), trace("rms", "slt")
+def test_a_face_is_bit_identical_in_any_batch(demo_bundle, samples):
+    """A rounding difference grows with every step: 10 steps hid what 50 amplified to 33 dB."""
+    pipeline, options = Pipeline.load(demo_bundle, capacity=2), Options(steps=8, size=256)
+    alone = faces_of(pipeline, samples, options, "slt")["slt"]
+    crowded = faces_of(pipeline, samples, options, "rms", "slt")["slt"]
     assert crowded.largest_batch == 2
     assert crowded.trace == alone.trace
     assert crowded.image == alone.image

@@ -9,8 +9,10 @@ from PIL import ExifTags, Image
 
 from voicestyle.errors import InputError
 from voicestyle.images import DIGITAL_SOURCE_TYPE, encode, to_pixels
+from voicestyle.offline import generate_face, generate_faces
 from voicestyle.options import FORMATS, Options
-from voicestyle.pipeline import Pipeline
+from voicestyle.pipeline import FaceRequest, Pipeline
+from voicestyle.scheduling import Phase, Scheduler
 
 
 @pytest.fixture
@@ -24,15 +26,23 @@ def wav(samples, rate=16_000):
     return buffer.getvalue()
 
 
+def start(pipeline, scheduler, key, audio, **options):
+    request = FaceRequest.of(key, pipeline.prepare(audio, Options(**options)))
+    scheduler.add(request)
+    assert scheduler.start_waiting() == [request]
+    pipeline.start(request)
+    return request
+
+
+@pytest.fixture
+def scheduler(pipeline):
+    return Scheduler(pipeline.capacity, 0, batched=pipeline.batched, iteration_seconds=0.1)
+
+
 def test_a_voice_becomes_a_face_with_its_report(pipeline, samples):
-    settings = pipeline.submit("a", samples / "slt.wav", Options(seed=4))
+    face = generate_face(pipeline, samples / "slt.wav", Options(seed=4))
+    settings = face.settings
     assert (settings.steps, settings.seed, settings.size) == (6, 4, 64)
-    pipeline.step(4)
-    assert pipeline.progress()["a"].step == 4
-    pipeline.step(4)
-    assert pipeline.progress()["a"].finished
-    face = pipeline.finish("a")
-    assert pipeline.live == 0
     assert len(face.trace) == 6
     assert face.similarity == face.trace[-1]
     assert face.audio_seconds == pytest.approx(9.185, abs=0.01)
@@ -47,29 +57,32 @@ def test_a_voice_becomes_a_face_with_its_report(pipeline, samples):
     assert DIGITAL_SOURCE_TYPE in image.text["XML:com.adobe.xmp"]
 
 
-def test_same_voice_and_seed_same_bytes_alone_or_in_company(pipeline, samples):
+def test_a_face_depends_on_voice_and_seed_alone(pipeline, samples):
     audio = (samples / "rms.wav").read_bytes()
 
-    def face(key, **options):
-        pipeline.submit(key, audio, Options(**options))
-        while not pipeline.progress()[key].finished:
-            pipeline.step()
-        return pipeline.finish(key).image
+    def faces(*seeds):
+        prepared = [(f"{seed}", pipeline.prepare(audio, Options(seed=seed, steps=6 + seed))) for seed in seeds]
+        return {key: face.image for key, face in generate_faces(pipeline, prepared)}
 
-    alone = face("alone", seed=1)
-    assert face("again", seed=1) == alone
-    pipeline.submit("company", samples / "slt.wav", Options(steps=30))
-    pipeline.step(3)
-    assert psnr(face("crowded", seed=1), alone) > 40
-    assert face("other", seed=2) != alone
-    assert pipeline.live == 1
-    pipeline.remove("company")
+    alone = faces(1)["1"]
+    assert faces(1)["1"] == alone
+    several = faces(3, 1, 2, 4)
+    assert several["1"] == alone
+    assert len(set(several.values())) == 4
 
 
-def psnr(one, other):
-    pixels = [np.asarray(Image.open(io.BytesIO(png)), float) for png in (one, other)]
-    error = np.square(pixels[0] - pixels[1]).mean()
-    return np.inf if error == 0 else 10 * np.log10(255**2 / error)
+def test_faces_come_in_the_order_in_which_they_finish(pipeline, samples):
+    prepared = [
+        (name, pipeline.prepare(samples / f"{name}.wav", Options(steps=steps)))
+        for name, steps in (("slt", 40), ("rms", 2), ("awb", 4))
+    ]
+    reported = []
+    faces = dict(generate_faces(pipeline, prepared, lambda progress: reported.append(progress)))
+    assert list(faces) == ["rms", "awb", "slt"]
+    assert {face.largest_batch for face in faces.values()} == {3}
+    last = {key: progress for reports in reported for key, progress in reports.items()}
+    assert {key: (at.step, at.steps) for key, at in last.items()} == {"slt": (40, 40), "rms": (2, 2), "awb": (4, 4)}
+    assert last["slt"].similarity == pytest.approx(faces["slt"].similarity)
 
 
 @pytest.mark.parametrize(
@@ -81,23 +94,22 @@ def psnr(one, other):
         (wav(np.zeros(16_000 * 21, np.int16)), "too_long", 413),
     ],
 )
-def test_audio_that_cannot_be_used_leaves_nothing_behind(pipeline, audio, code, status):
+def test_unusable_audio_is_rejected_with_its_code(pipeline, audio, code, status):
     with pytest.raises(InputError) as caught:
-        pipeline.submit("x", audio, Options())
+        pipeline.prepare(audio, Options())
     assert (caught.value.code, caught.value.status) == (code, status)
-    assert pipeline.live == 0
 
 
-def test_too_little_speech_says_how_much_there_was(pipeline, samples):
+def test_the_error_says_how_much_speech_there_was(pipeline, samples):
     voice, _ = soundfile.read(samples / "slt.wav", dtype="int16")
     with pytest.raises(InputError, match=r"must hold 0.5 s of speech at least, got 0\.\d\d s") as caught:
-        pipeline.submit("x", wav(voice[8000:11200]), Options())
+        pipeline.prepare(wav(voice[8000:11200]), Options())
     assert (caught.value.code, caught.value.status) == ("too_short", 422)
 
 
-def test_bad_options_are_found_before_the_audio_is_touched(pipeline):
+def test_options_are_checked_before_the_audio(pipeline):
     with pytest.raises(InputError, match="steps must be 1 to 40, got 400"):
-        pipeline.submit("x", b"", Options(steps=400))
+        pipeline.prepare(b"", Options(steps=400))
 
 
 def test_pixels_are_truncated_and_clamped():
@@ -116,29 +128,32 @@ def test_file_bytes_are_a_function_of_pixels_and_description(image_format):
     difference = np.abs(np.asarray(image.convert("RGB"), int) - pixels)
     assert difference.max() <= (0 if image_format == "png" else 12)
     assert DIGITAL_SOURCE_TYPE.encode() in file
-    words = image.text if image_format == "png" else json.loads(image.getexif()[ExifTags.Base.ImageDescription])
-    assert words["Seed"] == "1"
+    text = image.text if image_format == "png" else json.loads(image.getexif()[ExifTags.Base.ImageDescription])
+    assert text["Seed"] == "1"
 
 
-def test_a_preview_is_a_jpeg_of_the_face_on_its_way_and_changes_nothing(pipeline, samples):
-    def face(watched):
-        pipeline.submit("a", samples / "slt.wav", Options(steps=6))
-        for _ in range(3):
-            pipeline.step(2)
-            if watched:
-                previews.append(pipeline.preview("a"))
-        return pipeline.finish("a")
-
+def test_a_preview_is_a_jpeg_and_changes_no_face(pipeline, scheduler, samples):
+    request = start(pipeline, scheduler, "a", samples / "slt.wav", steps=6)
     previews = []
-    assert face(watched=True).image == face(watched=False).image
-    assert len({preview.image for preview in previews}) == 3
+    while request.phase is Phase.RUNNING:
+        plan = scheduler.plan()
+        for requests in plan.steps:
+            pipeline.step(requests)
+        scheduler.record_steps(plan, 1.0)
+        if request.phase is Phase.RUNNING:
+            previews.append(pipeline.preview(request))
+    assert scheduler.next_to_render() is request
+    face = pipeline.render(request).encode()
+    assert face.image == generate_face(pipeline, samples / "slt.wav", Options(steps=6)).image
+    assert len({preview.image for preview in previews}) == 5
     image = Image.open(io.BytesIO(previews[0].image))
     assert (image.format, image.size) == ("JPEG", (previews[0].size,) * 2)
 
 
-def test_a_prepared_request_waits_for_its_place(pipeline, samples):
-    prepared = pipeline.prepare(samples / "slt.wav", Options(steps=2))
-    assert pipeline.live == 0
-    pipeline.join("a", prepared)
-    pipeline.step(2)
-    assert pipeline.finish("a").timings["queue"] >= 0
+def test_a_request_with_steps_left_cannot_be_rendered(pipeline, scheduler, samples):
+    request = start(pipeline, scheduler, "a", samples / "slt.wav", steps=2)
+    with pytest.raises(ValueError, match="request 'a' has steps left"):
+        pipeline.render(request)
+    pipeline.remove(request)
+    with pytest.raises(KeyError):
+        pipeline.remove(request)

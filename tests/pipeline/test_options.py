@@ -1,4 +1,6 @@
-"""What a request may ask for: the table, the parser and the limits of bundle and service."""
+"""The options of a request: the table, the parser, and the limits of bundle and service."""
+
+import dataclasses
 
 import pytest
 from hypothesis import given
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 
 from voicestyle.errors import BundleError, InputError
 from voicestyle.manifest import Caps, Manifest
-from voicestyle.options import Options
+from voicestyle.options import MAX_SEED, OPTIONS, Options, OptionValues, Settings
 
 
 @pytest.fixture(scope="module")
@@ -14,15 +16,15 @@ def manifest(tiny_bundle):
     return Manifest.read(tiny_bundle)
 
 
-def test_every_option_in_any_spelling():
-    words = {"Steps": " 5 ", "SEED": "7", "size": "64", "Format": "JPEG", "output": "json", "previews": "2"}
-    assert Options.parse(words | {"Preset": "Fast "}) == Options(
+def test_option_names_and_choices_ignore_case():
+    texts = {"Steps": " 5 ", "SEED": "7", "size": "64", "Format": "JPEG", "output": "json", "previews": "2"}
+    assert Options.parse(texts | {"Preset": "Fast "}) == Options(
         steps=5, seed=7, size=64, format="jpeg", output="json", previews=2, preset="fast"
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("texts", "message"),
     [
         ({"stepps": "1"}, "unknown option 'stepps'; the options are steps, preset, seed, size, "),
         ({"stepps": "1"}, "format, output, previews; the nearest is 'steps'"),
@@ -32,6 +34,7 @@ def test_every_option_in_any_spelling():
         ({"steps": "٣"}, "steps must be an integer"),
         ({"steps": "0"}, "steps must be at least 1, got 0"),
         ({"seed": "-1"}, "seed must be 0 to 9223372036854775807, got -1"),
+        ({"size": "9" * 5000}, "size must be an integer"),
         ({"seed": "9" * 20}, "seed must be 0 to 9223372036854775807"),
         ({"format": "gif"}, "format must be one of png, jpeg, webp, got 'gif'"),
         ({"output": ""}, "output must be one of image, json, got ''"),
@@ -39,18 +42,18 @@ def test_every_option_in_any_spelling():
         ({"previews": "-2"}, "previews must be at least 0, got -2"),
     ],
 )  # fmt: skip
-def test_what_breaks_a_rule_is_named(words, message):
+def test_an_option_that_breaks_a_rule_is_named(texts, message):
     with pytest.raises(InputError) as caught:
-        Options.parse(words)
+        Options.parse(texts)
     assert message in str(caught.value)
     assert (caught.value.code, caught.value.status) == ("bad_option", 400)
 
 
 @given(st.dictionaries(st.text(), st.text(), max_size=3))
-def test_any_words_are_options_or_one_short_error(words):
+def test_any_text_is_an_option_or_one_short_error(texts):
     message = ""
     try:
-        Options.parse(words)
+        Options.parse(texts)
     except InputError as error:
         message = error.message
     assert len(message) < 400
@@ -66,12 +69,12 @@ def test_any_words_are_options_or_one_short_error(words):
         (Options(previews=5, steps=5), "previews must be fewer than the 5 steps, got 5"),
     ],
 )
-def test_limits_of_the_bundle(manifest, options, message):
+def test_options_beyond_the_bundles_limits(manifest, options, message):
     with pytest.raises(InputError, match=message):
         manifest.resolve(options)
 
 
-def test_a_service_may_allow_less_than_the_bundle(manifest):
+def test_a_service_can_allow_less_than_the_bundle(manifest):
     capped = manifest.capped(Caps(steps=3, audio_seconds=2.5, size=40, previews=1))
     settings = capped.resolve(Options())
     assert (settings.steps, settings.size) == (3, 32)
@@ -80,9 +83,29 @@ def test_a_service_may_allow_less_than_the_bundle(manifest):
         capped.resolve(Options(steps=4))
     with pytest.raises(InputError, match="size must be one of 32, got 64"):
         capped.resolve(Options(size=64))
-    with pytest.raises(BundleError, match="the bundle makes faces of 32 pixels at least; the service allows size 16"):
+    with pytest.raises(
+        BundleError, match="the service must allow a size of at least 32 pixels for this bundle, got 16"
+    ):
         manifest.capped(Caps(size=16))
 
 
-def test_a_service_never_allows_more_than_the_bundle(manifest):
+def test_a_service_cannot_allow_more_than_the_bundle(manifest):
     assert manifest.capped(Caps(steps=10**6, audio_seconds=1e6, size=10**6, previews=10**6)) == manifest
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", "3"), ("steps", True), ("seed", 1.0), ("format", 1)])
+def test_options_of_another_type_are_rejected(name, value):
+    with pytest.raises(InputError, match=f"{name} must be of type (int|str), got {type(value).__name__}"):
+        Options(**{name: value})
+
+
+def test_options_survive_their_text_form():
+    options = Options(steps=5, seed=MAX_SEED, format="webp", preset="fast")
+    assert Options.parse(options.as_text()) == options
+    assert Options.parse({}) == Options()
+
+
+def test_the_table_and_the_dataclasses_name_the_same_options():
+    for each in (Options, Settings):
+        assert [field.name for field in dataclasses.fields(each)] == list(OPTIONS)
+    assert set(OptionValues.__annotations__) == set(OPTIONS) - {"output"}

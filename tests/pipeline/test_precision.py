@@ -1,16 +1,17 @@
 """Narrow convolutions: which dtype is chosen, what is narrowed, and what that changes."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from cmpc2 import ResNet, ResNetConfig
 from cmpc2.resnet import fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE, Bundle, write_bundle
 from voicestyle.generators import MobileStyleGAN, MobileStyleGANConfig, StyleGAN2, StyleGAN2Config
+from voicestyle.offline import generate_face
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
 from voicestyle.precision import adapt_convolutions_, choose_dtype
@@ -153,9 +154,7 @@ def test_a_bundle_makes_nearly_the_same_face_in_bfloat16(tmp_path, parts, sample
     similarity = {}
     for dtype in (torch.float32, BFLOAT16):
         pipeline = Pipeline.load(tmp_path / "bundle", capacity=1, dtype=dtype)
-        pipeline.submit("a", samples / "slt.wav", Options(steps=6))
-        pipeline.step(6)
-        similarity[dtype] = pipeline.finish("a").similarity
+        similarity[dtype] = generate_face(pipeline, samples / "slt.wav", Options(steps=6)).similarity
     assert similarity[BFLOAT16] == pytest.approx(similarity[torch.float32], abs=0.02)
     assert similarity[BFLOAT16] != similarity[torch.float32]
     assert Bundle.load(tmp_path / "bundle").voice_encoder(torch.zeros(1, 1, 64, 800)).dtype == torch.float32
@@ -170,7 +169,5 @@ def test_on_a_gpu_the_step_of_a_bundle_is_captured(tiny_bundle, samples, dtype):
         assert pipeline._engine._graphs is not None
         if not captures:
             pipeline._engine._graphs = None
-        pipeline.submit("a", samples / "slt.wav", Options(steps=6))
-        pipeline.step(6)
-        similarity.append(pipeline.finish("a").similarity)
+        similarity.append(generate_face(pipeline, samples / "slt.wav", Options(steps=6)).similarity)
     assert similarity[0] == pytest.approx(similarity[1], abs=1e-3)

@@ -1,13 +1,14 @@
-"""Presets: schedules by name, in terms of the bundle's own."""
+"""Presets: named schedules, relative to the bundle's own."""
 
 import io
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from voicestyle.engine import Schedule
 from voicestyle.manifest import Manifest
+from voicestyle.offline import generate_faces
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
 from voicestyle.presets import DEFAULT, PRESETS, Preset
@@ -18,13 +19,13 @@ def manifest(tiny_bundle):
     return replace(Manifest.read(tiny_bundle), learning_rate=0.004, default_steps=38)
 
 
-def test_the_default_is_the_bundles_schedule_as_published(manifest):
+def test_the_default_preset_is_the_bundles_schedule(manifest):
     assert manifest.resolve(Options()).preset == DEFAULT
     assert manifest.resolve(Options()).steps == 38
     assert Schedule.of(PRESETS[DEFAULT], manifest.learning_rate) == Schedule(base_lr=0.004)
 
 
-def test_fast_takes_a_quarter_of_the_steps_unless_told_otherwise(manifest):
+def test_fast_takes_a_quarter_of_the_steps_by_default(manifest):
     settings = manifest.resolve(Options(preset="fast"))
     assert (settings.preset, settings.steps) == ("fast", 9)
     assert manifest.resolve(Options(preset="fast", steps=20)).steps == 20
@@ -46,17 +47,17 @@ def test_a_share_is_of_the_default_steps(share):
         Preset(share=share)
 
 
-def test_a_request_keeps_its_preset_among_others(tiny_bundle, samples):
-    def faces(presets):
-        pipeline = Pipeline.load(tiny_bundle, capacity=2)
-        for preset in presets:
-            pipeline.submit(preset, samples / "slt.wav", Options(preset=preset, steps=8))
-        pipeline.step(8)
-        return {preset: pipeline.finish(preset) for preset in presets}
+def test_requests_keep_their_presets_in_a_batch(tiny_bundle, samples):
+    pipeline = Pipeline.load(tiny_bundle, capacity=2)
 
-    together = faces(["fast", "default"])
-    assert together["fast"].trace == faces(["fast"])["fast"].trace
-    assert together["default"].trace == faces(["default"])["default"].trace
-    assert together["fast"].trace != together["default"].trace
-    assert (together["fast"].preset, together["fast"].steps) == ("fast", 8)
-    assert Image.open(io.BytesIO(together["fast"].image)).text["Preset"] == "fast"
+    def faces(*presets):
+        options = {preset: Options(preset=preset, steps=8) for preset in presets}
+        prepared = [(preset, pipeline.prepare(samples / "slt.wav", options[preset])) for preset in presets]
+        return dict(generate_faces(pipeline, prepared))
+
+    both = faces("fast", "default")
+    assert both["fast"].trace == faces("fast")["fast"].trace
+    assert both["default"].trace == faces("default")["default"].trace
+    assert both["fast"].trace != both["default"].trace
+    assert (both["fast"].settings.preset, both["fast"].settings.steps) == ("fast", 8)
+    assert Image.open(io.BytesIO(both["fast"].image)).text["Preset"] == "fast"

@@ -1,7 +1,7 @@
-"""What stands on either side of the handler: a pipeline without mathematics, and TorchServe's frontend.
+"""A pipeline without networks, and TorchServe's frontend, on either side of the handler.
 
-The frontend is TorchServe's Java part as far as continuous batching goes; the worker's Python part, which
-encodes the replies, is the real one.
+The frontend does what TorchServe's Java part does in continuous batching; the worker's Python part, which encodes the
+replies, is the real one.
 """
 
 import struct
@@ -17,28 +17,25 @@ from voicestyle.face import Face, Preview
 from voicestyle.options import Settings
 
 BATCH_SIZE = 4
-HANDED_OVER = 30  # TorchServe's batchSize
+MAX_PASSED = 30  # TorchServe's batchSize
 
 
 @dataclass
 class FakePipeline:
-    """Keeps count. Some audio makes it fail: b"text" is refused, b"bug", b"unshowable" and b"unrenderable" are bugs."""
+    """Counts steps. Some audio makes it fail: b"text" is rejected, b"bug", b"no preview" and b"no image" are faults."""
 
     capacity: int = BATCH_SIZE
-    breaks_at_step: bool = False
-    together: bool = True
-    requests: dict = field(default_factory=dict)
-    calls: list = field(default_factory=list)  # how many were running at each step
+    fails_at_step: bool = False
+    batched: bool = True
+    steps: dict = field(default_factory=dict)  # steps taken, by the id of each running request
+    calls: list = field(default_factory=list)  # how many requests were running at each step
     prepared: int = 0
+    rendered: int = 0
     manifest = SimpleNamespace(name="fake", version="3")
 
     def loaded(self, folder, *, device, capacity, caps, dtype):
         self.folder, self.device, self.capacity, self.caps, self.dtype = folder, device, capacity, caps, dtype
         return self
-
-    @property
-    def live(self):
-        return len(self.requests)
 
     def prepare(self, audio, options):
         if audio == b"text":
@@ -46,71 +43,53 @@ class FakePipeline:
         if audio == b"bug":
             raise RuntimeError("a bug")
         self.prepared += 1
-        steps = 4 if options.steps is None else options.steps
-        settings = Settings(
-            steps,
-            options.seed or 0,
-            options.size or 256,
-            options.format or "png",
-            options.output or "image",
-            options.previews or 0,
-            options.preset or "default",
-        )
-        return SimpleNamespace(audio=audio, settings=settings)
+        return SimpleNamespace(audio=audio, settings=Settings(**{"steps": 4, "seed": 0, "size": 256} | options.given()))
 
-    def join(self, key, prepared):
-        assert self.live < self.capacity
-        steps = prepared.settings.steps
-        self.requests[key] = SimpleNamespace(
-            audio=prepared.audio, settings=prepared.settings, step=0, steps=steps, batch=0
-        )
+    def start(self, request):
+        assert len(self.steps) < self.capacity
+        self.steps[request.id] = 0
 
-    def advance(self):
-        if self.breaks_at_step:
+    def step(self, requests):
+        if self.fails_at_step:
             raise RuntimeError("CUDA error")
-        running = [request for request in self.requests.values() if request.step < request.steps]
-        self.calls.append(len(running))
-        if not self.together:
-            running = sorted(running, key=lambda request: request.step)[:1]
-        for request in running:
-            request.step += 1
-            request.batch = max(request.batch, self.calls[-1])
+        assert not self.batched or {request.id for request in requests} == set(self.steps)
+        self.calls.append(len(self.steps))
+        for request in requests:
+            self.steps[request.id] += 1
+            if self.steps[request.id] == request.steps:
+                del self.steps[request.id]
 
-    def progress(self):
-        return {key: Progress(r.step, r.steps, r.step / 100) for key, r in self.requests.items()}
+    def progress(self, requests):
+        steps = {request.id: self.steps.get(request.id, request.steps) for request in requests}
+        return {request.id: Progress(steps[request.id], request.steps, steps[request.id] / 100) for request in requests}
 
-    def preview(self, key):
-        if self.requests[key].audio == b"unshowable":
+    def preview(self, request):
+        if request.prepared.audio == b"no preview":
             raise RuntimeError("no preview")
-        return Preview(b"JPEG at %d" % self.requests[key].step, 256)
+        return Preview(b"JPEG at %d" % self.steps[request.id], 256)
 
-    def render(self, key):
-        request = self.requests[key]
-        if request.audio == b"unrenderable":
+    def render(self, request):
+        if request.prepared.audio == b"no image":
             raise RuntimeError("no image")
-        del self.requests[key]
-        settings = request.settings
+        self.rendered += 1
+        settings = request.prepared.settings
         face = Face(
-            image=settings.format.encode() + b" of " + bytes(request.audio),
-            format=settings.format,
+            image=settings.format.encode() + b" of " + bytes(request.prepared.audio),
+            settings=settings,
             trace=[0.25, 0.75],
-            seed=settings.seed,
-            steps=settings.steps,
-            preset=settings.preset,
-            size=settings.size,
             prototypes=[3, 1, 2],
-            largest_batch=request.batch,
+            largest_batch=request.largest_batch,
             audio_seconds=9.0,
             speech_seconds=8.0,
             timings={"decode": 0.01},
         )
-        return SimpleNamespace(encoded=lambda: self.encode(face))
+        return SimpleNamespace(encode=lambda: self.encode(face))
 
     def encode(self, face):
         return face
 
-    def remove(self, key):
-        del self.requests[key]
+    def remove(self, request):
+        del self.steps[request.id]
 
 
 @dataclass
@@ -121,7 +100,7 @@ class Response:
 
 
 class Frontend:
-    """Hands all live requests to the worker in every call, and does with its replies what TorchServe 0.12 does."""
+    """Passes all live requests to the worker in every call, and treats its replies as TorchServe 0.12 does."""
 
     def __init__(self, handler, model_dir: Path, **limits) -> None:
         metrics = SimpleNamespace(add_time=lambda *_: None)
@@ -132,8 +111,8 @@ class Frontend:
         self.waiting: dict[str, dict] = {}
         self.jobs: dict[str, dict] = {}
         self.responses: dict[str, Response] = {}
-        self.streams: dict[str, Response] = {}  # answers of which chunks went out
-        self.gone: set[str] = set()
+        self.streams: dict[str, Response] = {}  # responses of which chunks were sent
+        self.disconnected: set[str] = set()
 
     def post(self, key, body=b"voice", form=None, **headers):
         fields = {"body": body} if form is None else form
@@ -154,31 +133,31 @@ class Frontend:
                 {"name": spelled(name).encode(), "value": str(value).encode()} for name, value in headers.items()
             ]
 
-    def leave(self, key):
-        """The client hangs up; TorchServe sees it when it next sends a chunk."""
-        self.gone.add(key)
+    def disconnect(self, key):
+        """The client disconnects; TorchServe notices when it next sends a chunk."""
+        self.disconnected.add(key)
 
     def call(self):
-        while self.waiting and len(self.jobs) < HANDED_OVER:
+        while self.waiting and len(self.jobs) < MAX_PASSED:
             key = next(iter(self.waiting))
             self.jobs[key] = self.waiting.pop(key)
         code, message, predictions = decode(self.service.predict(list(self.jobs.values())))
         assert code == 200, f"all of the batch failed: {code} {message}"
         for key, response in predictions:
             assert key in self.jobs, "TorchServe stops a worker that answers for unknown requests"
-            job, verdict = self.jobs[key], response.headers.pop("ts_stream_next", None)
+            job, more = self.jobs[key], response.headers.pop("ts_stream_next", None)
             if "headers" not in job:
-                assert verdict == "false", "StreamPredictions ends the worker without, and drops calls that go on"
-            elif verdict == "true":
+                assert more == "false", "StreamPredictions ends the worker without, and drops calls that go on"
+            elif more == "true":
                 stream = self.streams.setdefault(key, response)
                 if stream is not response:
                     stream.body += response.body
-                # Cached in the backend from now on: neither fields nor headers come again.
+                # The worker has it from now on: neither fields nor headers are passed again.
                 self.jobs[key] = {"requestId": key.encode(), "parameters": [], "headers": []}
-                if key in self.gone:
+                if key in self.disconnected:
                     del self.jobs[key]
                 continue
-            elif verdict == "false":
+            elif more == "false":
                 assert key in self.streams, "the last chunk of a stream goes out without headers"
                 self.streams[key].body += response.body
                 response = self.streams[key]
@@ -187,7 +166,7 @@ class Frontend:
 
     def run(self, calls=100):
         while self.jobs or self.waiting:
-            assert calls > 0, "requests are left without an answer"
+            assert calls > 0, "requests are left without a response"
             self.call()
             calls -= 1
         return self.responses

@@ -1,4 +1,4 @@
-"""A tiny engine in float64, and requests for it."""
+"""A tiny engine in float64, and items for it."""
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ def engine(capacity=4, **options):
     )
 
 
-def request(number, steps=20):
+def item(number, steps=20):
     source = torch.Generator().manual_seed(100 + number)
     draw = lambda *shape: torch.randn(*shape, generator=source, dtype=torch.float64)  # noqa: E731
     return {
@@ -57,3 +57,13 @@ def request(number, steps=20):
         "seed": number,
         "steps": steps,
     }
+
+
+def take_steps(running, count):
+    """Take up to `count` steps with all items; remove and return those that finish, as outcomes by key."""
+    finished = {}
+    for _ in range(count):
+        for key in running.step():
+            finished[key] = running.outcome(key)
+            running.remove(key)
+    return finished

@@ -4,11 +4,12 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import grpc
 import httpx
 import torch
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.tiny_bundle import TinyGenerator, tiny_parts

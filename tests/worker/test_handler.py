@@ -1,4 +1,4 @@
-"""The handler in TorchServe's continuous batching: who joins, who leaves, who is refused, who fails."""
+"""The handler in TorchServe's continuous batching: requests that join, disconnect, are rejected, or fail."""
 
 import json
 import logging
@@ -7,8 +7,10 @@ import re
 import pytest
 import yaml
 
-from tests.support.fake_torchserve import BATCH_SIZE
+from handlers import voicestyle_handler
+from tests.support.fake_torchserve import BATCH_SIZE, Frontend
 from voicestyle.archive import MODEL_CONFIG, ROOT
+from voicestyle.errors import BundleError
 from voicestyle.serving.server import CONFIG, read_properties
 from voicestyle.worker.service_config import ServiceConfig
 
@@ -18,7 +20,7 @@ def error(response):
     return json.loads(response.body)["error"]
 
 
-def test_face_comes_with_what_is_known_about_it(frontend):
+def test_an_image_has_what_is_known_in_its_headers(frontend):
     frontend.post("a", b"voice", X_VoiceStyle_Steps=5, X_VoiceStyle_Seed=7, X_VoiceStyle_Size=1024)
     response = frontend.run()["a"]
     assert (response.status, response.body) == (200, b"png of voice")
@@ -27,6 +29,7 @@ def test_face_comes_with_what_is_known_about_it(frontend):
         "X-VoiceStyle-Similarity": "0.750000",
         "X-VoiceStyle-First-Similarity": "0.250000",
         "X-VoiceStyle-Seed": "7",
+        "X-VoiceStyle-Format": "png",
         "X-VoiceStyle-Steps": "5",
         "X-VoiceStyle-Preset": "default",
         "X-VoiceStyle-Size": "1024",
@@ -38,9 +41,9 @@ def test_face_comes_with_what_is_known_about_it(frontend):
 def test_nothing_is_sent_before_the_end(frontend, pipeline):
     frontend.post("a", X_VoiceStyle_Steps=3)
     frontend.call()
-    assert pipeline.requests["a"].step == 1
+    assert pipeline.steps["a"] == 1
     assert not frontend.responses
-    assert frontend.jobs  # TorchServe hands it over again
+    assert frontend.jobs  # TorchServe passes it again
 
 
 @pytest.mark.parametrize("name", ["X-VoiceStyle-Steps", "x-voicestyle-steps", "X-VOICESTYLE-STEPS"])
@@ -68,13 +71,13 @@ def test_form_with_audio_and_options(frontend):
         ({"body": b"text"}, {}, 415, "not_audio"),
     ],
 )
-def test_mistakes_of_the_caller(frontend, pipeline, form, headers, status, code):
+def test_invalid_requests_get_a_4xx(frontend, pipeline, form, headers, status, code):
     frontend.post("a", form=form, **headers)
     frontend.call()
     response = frontend.responses["a"]
     assert response.status == status
     assert (error(response)["code"], error(response)["request_id"]) == (code, "a")
-    assert pipeline.live == 0
+    assert not pipeline.steps
 
 
 def test_requests_join_a_running_batch(frontend, pipeline):
@@ -87,21 +90,22 @@ def test_requests_join_a_running_batch(frontend, pipeline):
     assert [responses[key].headers["X-VoiceStyle-Batch"] for key in "abc"] == ["3", "3", "3"]
 
 
-def test_one_that_is_gone_frees_its_place(frontend, pipeline):
+def test_a_disconnected_client_frees_its_slot(frontend, pipeline):
     frontend.post("a", X_VoiceStyle_Steps=50, X_VoiceStyle_Previews=1)
     frontend.post("b", X_VoiceStyle_Steps=9)
     frontend.call()
-    assert sorted(pipeline.requests) == ["a", "b"]
-    frontend.leave("a")
+    assert sorted(pipeline.steps) == ["a", "b"]
+    frontend.disconnect("a")
     assert list(frontend.run()) == ["b"]
     assert "a" not in frontend.jobs
     frontend.post("c")
     frontend.run()
-    assert not pipeline.requests
+    assert not pipeline.steps
 
 
-def test_a_full_batch_lets_others_wait(frontend, pipeline):
-    pipeline.capacity = 2
+def test_a_full_batch_makes_others_wait(pipeline, monkeypatch, quiet_logging, tmp_path):
+    monkeypatch.setattr(voicestyle_handler.Pipeline, "load", pipeline.loaded)
+    frontend = Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path, live_requests=2)
     for key in "abcd":
         frontend.post(key)
     responses = frontend.run()
@@ -109,8 +113,8 @@ def test_a_full_batch_lets_others_wait(frontend, pipeline):
     assert max(pipeline.calls) == 2
 
 
-def test_bad_ones_among_good_ones(frontend, pipeline):
-    for key, audio in {"a": b"one", "b": b"text", "c": b"bug", "d": b"unrenderable"}.items():
+def test_failures_concern_one_request_alone(frontend, pipeline):
+    for key, audio in {"a": b"one", "b": b"text", "c": b"bug", "d": b"no image"}.items():
         frontend.post(key, audio)
     responses = frontend.run()
     assert [responses[key].status for key in "abcd"] == [200, 415, 500, 500]
@@ -118,7 +122,7 @@ def test_bad_ones_among_good_ones(frontend, pipeline):
     for key in "cd":
         assert error(responses[key])["code"] == "internal"
         assert error(responses[key])["request_id"] == key
-    assert pipeline.live == 0
+    assert not pipeline.steps
 
 
 def test_a_bug_is_logged_with_its_request(frontend, caplog):
@@ -129,15 +133,15 @@ def test_a_bug_is_logged_with_its_request(frontend, caplog):
     assert record.exc_info is not None
 
 
-def test_a_failing_step_fails_who_was_in_it_and_no_more(frontend, pipeline):
+def test_a_failed_step_fails_the_requests_in_it(frontend, pipeline):
     frontend.post("a", X_VoiceStyle_Steps=9)
     frontend.post("b", X_VoiceStyle_Steps=9)
     frontend.call()
-    pipeline.breaks_at_step = True
+    pipeline.fails_at_step = True
     frontend.call()
     assert [frontend.responses[key].status for key in "ab"] == [500, 500]
-    assert pipeline.live == 0
-    pipeline.breaks_at_step = False
+    assert not pipeline.steps
+    pipeline.fails_at_step = False
     frontend.post("c")
     assert frontend.run()["c"].status == 200
 
@@ -148,10 +152,10 @@ def test_handle_never_raises(frontend, pipeline, monkeypatch):
     monkeypatch.setattr("voicestyle.worker.continuous_batch.ContinuousBatch._admit", lambda *_: 1 / 0)
     frontend.call()
     assert frontend.responses["a"].status == 500
-    assert pipeline.live == 0
+    assert not pipeline.steps
 
 
-def test_one_line_a_request_and_nothing_personal(frontend, caplog):
+def test_the_log_has_a_line_per_request_and_no_content(frontend, caplog):
     caplog.set_level(logging.INFO)
     frontend.post("a", b"secret voice", X_VoiceStyle_Steps=3)
     frontend.post("b", b"text", X_VoiceStyle_Steps="my name")
@@ -159,50 +163,43 @@ def test_one_line_a_request_and_nothing_personal(frontend, caplog):
     frontend.run()
     lines = [record.getMessage() for record in caplog.records if record.name == "voicestyle.handler"]
     assert [line for line in lines if line.startswith("request a: ")] == [line for line in lines if "3 steps" in line]
-    assert "request b: refused, 400 bad_option" in lines
+    assert "request b: rejected, 400 bad_option" in lines
     assert not any(word in caplog.text for word in ("secret", "my name", "text"))
 
 
-def test_initialise_takes_the_bundle_of_the_archive_and_the_batch_of_the_yaml(frontend, pipeline, tmp_path):
+def test_initialise_reads_archive_and_configuration(frontend, pipeline, tmp_path):
     assert (pipeline.folder, pipeline.device) == (tmp_path / "bundle", "cpu")
     assert pipeline.capacity == BATCH_SIZE
     config = yaml.safe_load((ROOT / MODEL_CONFIG).read_text())
     assert config["continuousBatching"] is True
     assert config["minWorkers"] == config["maxWorkers"] == 1
-    limits = ServiceConfig.parse(config["handler"])
-    assert limits == ServiceConfig()
-    assert config["batchSize"] > limits.live_requests + limits.queue
+    service = ServiceConfig.parse(config["handler"])
+    assert service == ServiceConfig()
+    assert config["batchSize"] > service.live_requests + service.queue
     properties = read_properties(CONFIG)
     largest = int(properties["max_request_size"])
-    assert largest > limits.audio_bytes * 4 / 3  # base64
+    assert largest > service.audio_bytes * 4 / 3  # base64
     heap = int(re.search(r"-Xmx(\d+)g", properties["vmargs"])[1]) * 2**30
     assert (config["batchSize"] + config["jobQueueSize"]) * largest < 0.6 * heap
 
 
-def test_initialise_says_what_is_wrong_with_the_bundle(quiet_logging, tmp_path, caplog):
-    from handlers.voicestyle_handler import VoiceStyleHandler
-    from tests.support.fake_torchserve import Frontend
-    from voicestyle.errors import BundleError
-
+def test_initialise_logs_what_is_wrong_with_the_bundle(quiet_logging, tmp_path, caplog):
     with pytest.raises(BundleError, match=r"bundle\.json is missing"):
-        Frontend(VoiceStyleHandler(), tmp_path)
-    assert "cannot serve the bundle" in caplog.text
+        Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path)
+    assert "the bundle cannot be served" in caplog.text
 
 
 def test_torchserve_finds_one_class(frontend):
     from ts.utils.util import list_classes_from_module
 
-    from handlers import voicestyle_handler
-
     assert list_classes_from_module(voicestyle_handler) == [voicestyle_handler.VoiceStyleHandler]
 
 
-def test_real_pipeline_gives_alone_and_together_the_same_face(tiny_bundle, samples, quiet_logging, tmp_path):
-    from handlers.voicestyle_handler import VoiceStyleHandler
-    from tests.support.fake_torchserve import Frontend
-
+def test_a_face_does_not_depend_on_its_batch(tiny_bundle, samples, quiet_logging, tmp_path):
     (tmp_path / "bundle").symlink_to(tiny_bundle)
-    frontend = Frontend(VoiceStyleHandler(), tmp_path, iteration_seconds=5)  # all are heard in one call
+    frontend = Frontend(
+        voicestyle_handler.VoiceStyleHandler(), tmp_path, iteration_seconds=5
+    )  # all are prepared in one call
     voice = (samples / "slt.wav").read_bytes()
     frontend.post("alone", voice, X_VoiceStyle_Seed=5, X_VoiceStyle_Steps=40)
     frontend.run()

@@ -1,4 +1,4 @@
-"""What the handler's metrics say of requests, steps and memory, and that nothing said to them does harm."""
+"""What the worker counts of requests, steps and memory, and that no value makes a metric raise."""
 
 import logging
 import math
@@ -8,9 +8,11 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
-from cmpc2.errors import STATUS
-from handlers import metrics as module
-from voicestyle.worker.metrics import OUTCOMES, PROTOCOLS, REFUSALS, REQUEST_SECONDS, Metrics
+from voicestyle.error_codes import ERROR_CODES
+from voicestyle.worker import metrics as module
+from voicestyle.worker.metrics import OUTCOMES, PROTOCOLS, REQUEST_SECONDS, Metrics
+
+REJECTIONS = set(ERROR_CODES) - {"internal"}
 
 FACE = {
     "similarity": 0.62,
@@ -48,7 +50,7 @@ def test_every_request_is_counted_by_outcome_and_protocol(metrics, value):
     metrics.finished("grpc", face(), 8.0)
     metrics.refused("http", "no_speech")
     metrics.failed("http")
-    metrics.left("http")
+    metrics.cancelled("http")
     assert (value("received_total", protocol="http"), value("received_total", protocol="grpc")) == (5, 1)
     for outcome in OUTCOMES:
         assert value("requests_total", outcome=outcome, protocol="http") == 1
@@ -60,14 +62,10 @@ def test_counters_of_known_labels_begin_at_zero(metrics, value):
     for protocol in PROTOCOLS:
         assert value("received_total", protocol=protocol) == 0
         assert all(value("requests_total", outcome=outcome, protocol=protocol) == 0 for outcome in OUTCOMES)
-        assert all(value("refusals_total", code=code, protocol=protocol) == 0 for code in REFUSALS)
+        assert all(value("refusals_total", code=code, protocol=protocol) == 0 for code in REJECTIONS)
 
 
-def test_the_known_refusals_are_those_that_can_happen():
-    assert sorted(REFUSALS) == sorted([*STATUS, "overloaded", "draining"])
-
-
-def test_a_face_is_measured_from_end_to_end_and_stage_by_stage(metrics, value):
+def test_a_face_is_measured_whole_and_stage_by_stage(metrics, value):
     metrics.finished("http", face(), 8.0)
     labels = {"outcome": "face", "protocol": "http"}
     assert value("request_seconds_sum", **labels) == 8.0
@@ -79,26 +77,26 @@ def test_a_face_is_measured_from_end_to_end_and_stage_by_stage(metrics, value):
     assert (value("first_similarity_bucket", le="-0.3"), value("first_similarity_bucket", le="-0.2")) == (0, 1)
 
 
-def test_a_five_minute_wait_still_falls_into_a_bucket(metrics, value):
+def test_a_five_minute_wait_falls_into_a_bucket(metrics, value):
     metrics.failed("grpc", 299.0)
     assert REQUEST_SECONDS[-1] == 300
     labels = {"outcome": "failed", "protocol": "grpc"}
     assert [value("request_seconds_bucket", **labels, le=le) for le in ("240.0", "300.0", "+Inf")] == [0, 1, 1]
 
 
-@pytest.mark.parametrize("outcome", ["refused", "failed", "left"])
-def test_other_outcomes_have_times_only_where_they_are_given(metrics, value, outcome):
-    tell = getattr(metrics, outcome)
-    words = ("http", "too_long") if outcome == "refused" else ("http",)
-    tell(*words)
+@pytest.mark.parametrize("outcome", ["refused", "failed", "cancelled"])
+def test_other_outcomes_are_timed_if_seconds_are_given(metrics, value, outcome):
+    count = getattr(metrics, outcome)
+    arguments = ("http", "too_long") if outcome == "refused" else ("http",)
+    count(*arguments)
     assert value("request_seconds_count", outcome=outcome, protocol="http") is None
-    tell(*words, 0.5)
+    count(*arguments, 0.5)
     assert value("request_seconds_sum", outcome=outcome, protocol="http") == 0.5
     assert value("requests_total", outcome=outcome, protocol="http") == 2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1.0, None, "soon"])
-def test_what_is_no_time_is_left_out_and_the_request_still_counts(metrics, value, bad):
+def test_an_invalid_time_is_left_out_of_histograms(metrics, value, bad):
     metrics.finished("http", face(audio_seconds=bad, timings={"decode": bad, "render": 1.0}), bad)
     assert value("requests_total", outcome="face", protocol="http") == 1
     assert value("request_seconds_count", outcome="face", protocol="http") in (None, 0)
@@ -107,13 +105,13 @@ def test_what_is_no_time_is_left_out_and_the_request_still_counts(metrics, value
     assert value("stage_seconds_sum", stage="render") == 1.0
 
 
-def test_a_similarity_that_is_no_number_is_left_out(metrics, value):
+def test_a_similarity_of_nan_is_left_out(metrics, value):
     metrics.finished("http", face(similarity=math.nan), 1.0)
     assert (value("similarity_count"), value("first_similarity_count")) == (0, 1)
 
 
-def test_nothing_raises_and_the_same_failure_is_logged_once(metrics, value, caplog, monkeypatch):
-    monkeypatch.setattr(module, "_complained", set())
+def test_a_failing_metric_is_logged_once_and_never_raises(metrics, value, caplog, monkeypatch):
+    monkeypatch.setattr(module, "_logged", set())
     with caplog.at_level(logging.ERROR, "voicestyle.metrics"):
         for _ in range(3):
             metrics.finished("http", SimpleNamespace(), 1.0)
@@ -125,7 +123,7 @@ def test_nothing_raises_and_the_same_failure_is_logged_once(metrics, value, capl
 
 
 @pytest.mark.parametrize(("batch", "label"), [(1, "1"), (2, "2"), (3, "4"), (4, "4"), (5, "8"), (8, "8"), (9, "16")])
-def test_a_call_s_steps_are_timed_by_batch_size_to_the_next_power_of_two(metrics, value, batch, label):
+def test_steps_are_timed_by_batch_size_as_powers_of_two(metrics, value, batch, label):
     metrics.stepped(batch, 10, 1.5)
     assert (value("steps_total"), value("request_steps_total")) == (10, 10 * batch)
     assert value("step_seconds_sum", batch=label) == 0.15
@@ -133,12 +131,12 @@ def test_a_call_s_steps_are_timed_by_batch_size_to_the_next_power_of_two(metrics
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(0, 4), (4, 0), (-1, 4), (4, -1)])
-def test_a_call_without_steps_counts_for_nothing(metrics, value, batch, steps):
+def test_an_iteration_without_steps_is_not_counted(metrics, value, batch, steps):
     metrics.stepped(batch, steps, 0.1)
     assert (value("steps_total"), value("request_steps_total"), value("batch_size_count")) == (0, 0, 0)
 
 
-def test_a_newcomer_waits_from_the_moment_it_is_seen_until_the_turn_says_otherwise(metrics, value):
+def test_a_new_request_counts_as_waiting_at_once(metrics, value):
     metrics.occupancy(3, 1)
     metrics.received("grpc")
     assert (value("live_requests"), value("waiting_requests")) == (3, 2)
@@ -146,25 +144,25 @@ def test_a_newcomer_waits_from_the_moment_it_is_seen_until_the_turn_says_otherwi
     assert (value("live_requests"), value("waiting_requests")) == (4, 1)
 
 
-def test_what_runs_is_described(metrics, value, registry):
+def test_build_info_describes_what_runs(metrics, value, registry):
     metrics.describe(model="demo", version="2", device="cpu", dtype="float32", capacity=8)
     (info,) = [metric for metric in registry.collect() if metric.name == "voicestyle_build_info"]
     (sample,) = info.samples
     assert sample.value == 1
-    told = {"model": "demo", "bundle_version": "2", "device": "cpu", "dtype": "float32", "capacity": "8"}
-    assert told.items() <= sample.labels.items()
+    expected = {"model": "demo", "bundle_version": "2", "device": "cpu", "dtype": "float32", "capacity": "8"}
+    assert expected.items() <= sample.labels.items()
     assert all(sample.labels[label] for label in ("version", "torch", "python"))
     assert value("capacity_requests") == 8
 
 
-def test_resident_memory_is_this_process_s_own(metrics, value):
+def test_resident_memory_is_that_of_this_process(metrics, value):
     metrics.occupancy(0, 0)
     rss = psutil.Process().memory_info().rss
     assert rss / 2 < value("resident_memory_bytes") < 2 * rss
     assert value("device_memory_bytes", device="cpu", kind="allocated") is None
 
 
-def test_a_gpu_s_memory_is_read_after_the_steps(metrics, value, monkeypatch):
+def test_gpu_memory_is_read_after_the_steps(metrics, value, monkeypatch):
     import torch.cuda as cuda
 
     for name, size in (("memory_allocated", 10), ("memory_reserved", 30), ("max_memory_allocated", 20)):
@@ -176,14 +174,14 @@ def test_a_gpu_s_memory_is_read_after_the_steps(metrics, value, monkeypatch):
     assert sizes == [15, 30, 20]
 
 
-def test_a_handler_that_is_initialised_twice_goes_on_with_its_counters(registry, value):
+def test_a_second_initialisation_keeps_the_counters(registry, value):
     Metrics(registry).failed("http")
     Metrics(registry).failed("http")
     assert value("requests_total", outcome="failed", protocol="http") == 2
     assert value("worker_starts_total") == 1
 
 
-def test_the_registry_is_prometheus_client_s_own_unless_given():
+def test_the_default_registry_is_prometheus_client_s():
     Metrics().received("http")
     before = module.REGISTRY.get_sample_value("voicestyle_received_total", {"protocol": "http"})
     Metrics().received("http")

@@ -1,4 +1,4 @@
-"""docs/metrics.md lists the metrics that there are, and everything written down asks for those alone."""
+"""docs/metrics.md lists every metric, and documents and alerts use no others."""
 
 import re
 from pathlib import Path
@@ -9,19 +9,19 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from voicestyle.worker.metrics import OUTCOMES, REFUSALS, Metrics
+from voicestyle.worker.metrics import OUTCOMES, Metrics
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs" / "metrics.md"
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
 STAGES = ("decode", "front_end", "voice_encoder", "first_latent", "queue", "optimise", "render", "encode")
-SUPERVISOR = {"voicestyle_canaries_total", "voicestyle_ready"}  # held by test_serving_drain_real.py
+SUPERVISOR = {"voicestyle_canaries_total", "voicestyle_ready"}  # checked by tests/serving/test_shutdown.py
 ROW = re.compile(r"^\| `(voicestyle_\w+)` \| (\w+) \| ([\w, ]*) ?\| (.+) \|$", re.MULTILINE)
 
 
 @pytest.fixture
 def exposed(monkeypatch):
-    """Type and labels of every metric, of a worker on a GPU that has seen all that there is to see."""
+    """Type and labels of every metric, of a worker on a GPU that has counted everything."""
     import torch.cuda as cuda
 
     for name in ("memory_allocated", "memory_reserved", "max_memory_allocated"):
@@ -51,18 +51,17 @@ def listed():
     return {name: (kind, set(labels.replace(",", " ").split())) for name, kind, labels, _ in rows}
 
 
-def test_what_is_exposed_is_listed_with_its_type_and_labels(exposed, listed):
+def test_every_metric_is_listed_with_type_and_labels(exposed, listed):
     assert listed == exposed
 
 
-def test_label_values_that_operators_filter_by_are_explained():
+def test_label_values_are_explained():
     words = set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8")))
-    codes = {"overloaded", "draining"} & set(REFUSALS)
-    assert words >= {*OUTCOMES, *STAGES, *codes, "http", "grpc", "allocated", "reserved", "peak"}
+    assert words >= {*OUTCOMES, *STAGES, "overloaded", "draining", "http", "grpc", "allocated", "reserved", "peak"}
 
 
 @pytest.mark.parametrize("path", [DOCS, RULES], ids=lambda path: path.name)
-def test_every_metric_asked_for_exists(path, listed):
+def test_every_metric_in_a_query_exists(path, listed):
     series = set(listed)
     for name, (kind, _) in listed.items():
         if kind == "histogram":
@@ -72,7 +71,7 @@ def test_every_metric_asked_for_exists(path, listed):
     assert asked <= series | SUPERVISOR
 
 
-def test_the_alerts_ask_what_the_documented_queries_ask():
+def test_alerts_use_the_documented_queries():
     (group,) = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
     documented = " ".join(DOCS.read_text(encoding="utf-8").split())
     asked = {rule["alert"]: " ".join(rule["expr"].split()) for rule in group["rules"]}

@@ -1,4 +1,4 @@
-"""What a client gets by what it asks for: image, JSON, lines with previews, one gRPC message; and who is sent away."""
+"""What a client gets, by what it asks for: image, JSON, lines with previews, one gRPC message; and rejections."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ def error(response):
     return json.loads(response.body)["error"]
 
 
-def test_json_tells_all_that_is_known(frontend):
+def test_json_has_all_that_is_known(frontend):
     frontend.post("a", X_VoiceStyle_Output="json", X_VoiceStyle_Format="webp")
     response = frontend.run()["a"]
     answer = json.loads(response.body)
@@ -64,14 +64,14 @@ def test_a_json_body(frontend, content_type):
         (b"\xff\xfe{}", "not_audio"),
     ],
 )
-def test_json_that_cannot_be_used(frontend, body, code):
+def test_invalid_json_bodies_are_rejected(frontend, body, code):
     frontend.post("a", body, Content_Type="application/json")
     response = frontend.run()["a"]
     assert error(response)["code"] == code
     assert response.status == {"not_audio": 415, "bad_option": 400}[code]
 
 
-def test_previews_come_at_even_steps_and_then_the_face(frontend):
+def test_previews_at_even_steps_then_the_face(frontend):
     frontend.post("a", X_VoiceStyle_Steps=40, X_VoiceStyle_Previews=3)
     response = frontend.run()["a"]
     events = lines(response)
@@ -90,20 +90,20 @@ def test_previews_come_at_even_steps_and_then_the_face(frontend):
     assert base64.b64decode(events[-1]["image"]) == b"png of voice"
 
 
-def test_a_stream_starts_in_the_call_that_takes_the_request_in(frontend):
+def test_a_stream_starts_in_the_first_call(frontend):
     frontend.post("a", X_VoiceStyle_Steps=40, X_VoiceStyle_Previews=1)
     frontend.call()
     assert lines(frontend.streams["a"])[0]["event"] == "started"
     assert not frontend.responses
 
 
-def test_a_refusal_is_no_stream(frontend):
+def test_a_rejection_is_no_stream(frontend):
     frontend.post("a", b"text", X_VoiceStyle_Previews=2)
     response = frontend.run()["a"]
     assert (response.status, response.headers["content-type"]) == (415, "application/json")
 
 
-@pytest.mark.parametrize("audio", [b"unshowable", b"unrenderable"])
+@pytest.mark.parametrize("audio", [b"no preview", b"no image"])
 def test_an_error_after_the_first_line_is_a_line(frontend, pipeline, audio):
     frontend.post("a", audio, X_VoiceStyle_Steps=9, X_VoiceStyle_Previews=2)
     frontend.post("b", X_VoiceStyle_Steps=9)
@@ -113,18 +113,18 @@ def test_an_error_after_the_first_line_is_a_line(frontend, pipeline, audio):
     assert events[-1]["event"] == "error"
     assert (events[-1]["error"]["code"], events[-1]["error"]["request_id"]) == ("internal", "a")
     assert responses["b"].status == 200
-    assert pipeline.live == 0
+    assert not pipeline.steps
 
 
-def test_a_failing_step_is_the_last_line_of_a_stream(frontend, pipeline):
+def test_a_failed_step_is_the_last_line_of_a_stream(frontend, pipeline):
     frontend.post("a", X_VoiceStyle_Steps=400, X_VoiceStyle_Previews=15)
     frontend.call()
-    pipeline.breaks_at_step = True
+    pipeline.fails_at_step = True
     frontend.call()
     assert lines(frontend.responses["a"])[-1]["error"]["code"] == "internal"
 
 
-def test_grpc_gets_one_json_message_whatever_it_asks_for(frontend):
+def test_grpc_gets_one_json_message(frontend):
     frontend.call_grpc("a", audio=b"voice", steps=b"6", output=b"image", previews=b"2")
     frontend.call_grpc("b", audio=b"voice", Format=b"webp")
     frontend.call_grpc("c", body=b"voice")
@@ -136,7 +136,7 @@ def test_grpc_gets_one_json_message_whatever_it_asks_for(frontend):
     assert answers["b"]["format"] == "webp"
 
 
-def test_grpc_joins_http_and_the_other_way_round(frontend):
+def test_grpc_and_http_share_a_batch(frontend):
     frontend.call_grpc("a", audio=b"voice", steps=b"400")
     frontend.post("b", X_VoiceStyle_Steps=400)
     frontend.call()
@@ -156,7 +156,7 @@ def test_grpc_joins_http_and_the_other_way_round(frontend):
         ({"audio": b"voice", "steps": b"\xff"}, "bad_option"),
         ({"audio": b"voice", "url_path": b"here"}, "bad_option"),
         ({"audio": b"bug"}, "internal"),
-        ({"audio": b"unrenderable"}, "internal"),
+        ({"audio": b"no image"}, "internal"),
     ],
 )
 def test_grpc_has_the_same_codes(frontend, inputs, code):
@@ -171,18 +171,18 @@ def limited(pipeline, monkeypatch, tmp_path, **limits):
 
 
 @pytest.mark.usefixtures("quiet_logging")
-def test_beyond_the_queue_nobody_is_heard(pipeline, monkeypatch, tmp_path):
+def test_requests_beyond_the_queue_are_rejected(pipeline, monkeypatch, tmp_path):
     frontend = limited(pipeline, monkeypatch, tmp_path, live_requests=2, queue=3)
     for number in range(8):
         frontend.post(f"h{number}", X_VoiceStyle_Steps=400)
     frontend.call_grpc("g", audio=b"voice")
     frontend.call()
-    sent_away = [*(f"h{number}" for number in range(5, 8)), "g"]
-    assert sorted(frontend.responses) == sorted(sent_away)
-    for key in sent_away:
+    rejected = [*(f"h{number}" for number in range(5, 8)), "g"]
+    assert sorted(frontend.responses) == sorted(rejected)
+    for key in rejected:
         response = frontend.responses[key]
         assert error(response)["code"] == "overloaded"
-        assert "5 requests are here, no more may be" in error(response)["message"]
+        assert "the queue is full (5 requests)" in error(response)["message"]
         assert response.status == 503
         assert int(response.headers["Retry-After"]) >= 1
     assert pipeline.prepared == 5
@@ -192,7 +192,7 @@ def test_beyond_the_queue_nobody_is_heard(pipeline, monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("quiet_logging")
-def test_while_draining_those_inside_are_finished(pipeline, monkeypatch, tmp_path):
+def test_draining_finishes_admitted_requests(pipeline, monkeypatch, tmp_path):
     monkeypatch.setenv("VOICESTYLE_RUN", str(tmp_path))
     frontend = limited(pipeline, monkeypatch, tmp_path, live_requests=1, queue=3)
     frontend.post("live", X_VoiceStyle_Steps=400)
@@ -206,7 +206,7 @@ def test_while_draining_those_inside_are_finished(pipeline, monkeypatch, tmp_pat
 
 
 @pytest.mark.usefixtures("quiet_logging")
-def test_a_file_beyond_the_limit(pipeline, monkeypatch, tmp_path):
+def test_a_file_beyond_the_limit_is_rejected(pipeline, monkeypatch, tmp_path):
     frontend = limited(pipeline, monkeypatch, tmp_path, audio_bytes=4)
     frontend.post("a", b"voice")
     frontend.post(
@@ -228,22 +228,23 @@ def test_the_service_caps_the_bundle(frontend, pipeline):
     ("section", "message"),
     [
         ({"live_request": 3}, "handler: unknown key 'live_request'; the nearest known one is 'live_requests'"),
-        ({"queue": -1}, "handler: queue must be a whole number, 0 at least, got -1"),
-        ({"steps": 2.5}, "handler: steps must be a whole number, 1 at least, got 2.5"),
-        ({"iteration_seconds": 0}, "handler: iteration_seconds must be above 0, got 0"),
-        ({"size": "big"}, "handler: size must be a number, got 'big'"),
+        ({"queue": -1}, "handler: Expected `int` >= 0 - at `$.queue`, got -1"),
+        ({"steps": 2.5}, "handler: Expected `int`, got `float` - at `$.steps`, got 2.5"),
+        ({"iteration_seconds": 0}, "handler: Expected `float` > 0.0 - at `$.iteration_seconds`, got 0"),
+        ({"dtype": "half"}, "handler: dtype must be one of auto, float32, bfloat16, got 'half'"),
+        ({"size": "big"}, "handler: Expected `int`, got `str` - at `$.size`, got 'big'"),
     ],
 )
-def test_limits_that_make_no_sense(section, message):
+def test_an_invalid_configuration_is_one_clear_error(section, message):
     with pytest.raises(ValueError, match="handler") as caught:
         ServiceConfig.parse(section)
     assert str(caught.value) == message
 
 
-def test_a_worker_whose_steps_keep_failing_ends(frontend, pipeline, monkeypatch):
+def test_a_worker_exits_after_repeated_step_failures(frontend, pipeline, monkeypatch):
     ended = []
     monkeypatch.setattr("os._exit", ended.append)
-    pipeline.breaks_at_step = True
+    pipeline.fails_at_step = True
     for key in "abc":
         frontend.post(key)
         frontend.call()
@@ -254,9 +255,9 @@ def test_a_worker_whose_steps_keep_failing_ends(frontend, pipeline, monkeypatch)
     assert ended == [1]
 
 
-def test_one_step_that_succeeds_forgives_those_that_failed(frontend, pipeline, monkeypatch):
+def test_a_successful_step_resets_the_failure_count(frontend, pipeline, monkeypatch):
     monkeypatch.setattr("os._exit", lambda _: pytest.fail("the worker ended"))
     for key, breaks in zip("abcdefg", [True, True, False, True, True, False, True], strict=True):
-        pipeline.breaks_at_step = breaks
+        pipeline.fails_at_step = breaks
         frontend.post(key, X_VoiceStyle_Steps=1)
         frontend.run()

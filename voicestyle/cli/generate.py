@@ -2,23 +2,25 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from tqdm import tqdm
 
 from voicestyle.cli.devices import usable_device
 from voicestyle.cli.files import format_of, write_whole
+from voicestyle.cli.options import option_flags
+from voicestyle.engine import Progress
 from voicestyle.errors import InputError
 from voicestyle.face import Face
-from voicestyle.options import MAX_SEED, Options
-from voicestyle.pipeline import Pipeline
+from voicestyle.offline import generate_faces
+from voicestyle.options import Options
+from voicestyle.pipeline import Pipeline, Prepared
 from voicestyle.precision import AUTO, CHOICES, choose_dtype
-from voicestyle.presets import PRESETS
 
-STEPS_PER_UPDATE = 2
 DEFAULT_OUTPUT = Path("face.png")
 
 
@@ -28,77 +30,70 @@ DEFAULT_OUTPUT = Path("face.png")
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="A file for one voice (.png, .jpg, .webp), or a folder, which gets STEM.png for each.  "
-    "[default: face.png, or faces/]",
+    help="A file for one voice (.png, .jpg, .webp), or a folder, where each voice gets STEM.png.  "
+    "[default: face.png, or faces/ for several voices]",
 )
 @click.option(
     "--bundle",
     default=Path("bundles/demo"),
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Folder that `voicestyle bundle` wrote.",
+    help="A folder that `voicestyle bundle` wrote.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Optimisation steps.  [default: the bundle's]")
-@click.option(
-    "--preset",
-    type=click.Choice(tuple(PRESETS)),
-    help="The optimisation's schedule: as published, or a quarter of its steps.  [default: default]",
-)
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Draws the noise.  [default: the bundle's]")
-@click.option("--size", type=int, help="Pixels a side, such as 256 or 1024.  [default: the bundle's]")
-@click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Most voices at work at once.")
+@option_flags(local=True)
+@click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Slots in the batch.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 …")
 @click.option(
     "--dtype",
     default=AUTO,
     show_default=True,
     type=click.Choice(CHOICES),
-    help="Of the face's networks; auto is bfloat16 where the device multiplies it natively.",
+    help="Of generator and face encoder; auto is bfloat16 on devices with native bfloat16 multiplication.",
 )
-@click.option("--report", is_flag=True, help="Also write STEM.json: similarity trace, prototypes, seed, timings.")
+@click.option("--report", is_flag=True, help="Also write STEM.json: similarity at each step, prototypes, timings.")
 def generate(
     voices: tuple[Path, ...],
     output: Path | None,
     bundle: Path,
-    steps: int | None,
-    preset: str | None,
-    seed: int | None,
-    size: int | None,
     batch: int,
     device: str,
     dtype: str,
     report: bool,
+    **given: Any,
 ) -> None:
     """Make the face that each of VOICES suggests.
 
-    VOICES are audio files in any format that libsndfile reads (wav, flac, ogg, mp3 …), of any rate and channel
-    count. They share one running batch, and a voice's face does not depend on the others. A voice that cannot be
-    used is named on stderr, the others are made all the same, and the exit code is 1.
+    VOICES are audio files in any format that libsndfile reads (wav, flac, ogg, mp3 …), with any sample rate and number
+    of channels. They share one batch, and a voice's face does not depend on the others. If a voice cannot be used, an
+    error names it, the other faces are made, and the exit code is 1.
     """
     targets = _targets(voices, output)
-    form = format_of(next(iter(targets.values())))
-    options = Options(steps=steps, seed=seed, size=size, format=form, preset=preset)
-    where = usable_device(device)
-    pipeline = Pipeline.load(bundle, device=where, capacity=min(batch, len(voices)), dtype=choose_dtype(dtype, where))
-    planned = pipeline.manifest.resolve(options).steps
-    waiting, failed = list(voices), 0
-    with tqdm(total=planned * len(voices), unit="step", smoothing=0.1) as bar:
-        while waiting or pipeline.live:
-            while waiting and pipeline.live < pipeline.capacity:
-                voice = waiting.pop(0)
-                try:
-                    pipeline.submit(str(voice), voice, options)
-                except InputError as error:
-                    failed += 1
-                    bar.total -= planned
-                    bar.write(f"{voice}: {error}", file=sys.stderr)
-            _advance(pipeline, bar, targets, report)
+    options = Options(format=format_of(next(iter(targets.values()))), **given)
+    used = usable_device(device)
+    pipeline = Pipeline.load(bundle, device=used, capacity=min(batch, len(voices)), dtype=choose_dtype(dtype, used))
+    steps = pipeline.manifest.resolve(options).steps
+    failed: list[Path] = []
+
+    def prepare() -> Iterator[tuple[str, Prepared]]:
+        for voice in voices:
+            try:
+                yield str(voice), pipeline.prepare(voice, options)
+            except InputError as error:
+                failed.append(voice)
+                bar.total -= steps
+                bar.write(f"{voice}: {error}", file=sys.stderr)
+
+    # Nothing of the bar remains: an error is one line, and each face has a line of its own.
+    with tqdm(total=steps * len(voices), unit="step", smoothing=0.1, leave=False) as bar:
+        show = _ProgressBar(bar).show
+        for key, face in generate_faces(pipeline, prepare(), show):
+            _write(face, Path(key), targets[key], bar, report)
     if failed:
         raise SystemExit(1)
 
 
 def _targets(voices: tuple[Path, ...], output: Path | None) -> dict[str, Path]:
-    """Where each voice's face goes. Raises click.BadParameter where two would go to one place."""
+    """The file of each voice's face. Raises click.BadParameter if two voices would get the same one."""
     if output is None:
         output = DEFAULT_OUTPUT if len(voices) == 1 else Path("faces")
     if output.suffix and not output.is_dir():
@@ -108,18 +103,21 @@ def _targets(voices: tuple[Path, ...], output: Path | None) -> dict[str, Path]:
         return {str(voice): output for voice in voices}
     targets = {str(voice): output / f"{voice.stem}.png" for voice in voices}
     if len(set(targets.values())) < len(voices):
-        raise click.BadParameter("voices must have different names, for each face is named after its voice's file")
+        raise click.BadParameter("voices must have different file names, for their faces are named after them")
     return targets
 
 
-def _advance(pipeline: Pipeline, bar: "tqdm[NoReturn]", targets: dict[str, Path], report: bool) -> None:
-    before = {key: progress.step for key, progress in pipeline.progress().items()}
-    pipeline.step(STEPS_PER_UPDATE)
-    for key, progress in pipeline.progress().items():
-        bar.update(progress.step - before[key])
-        bar.set_postfix_str(f"similarity {progress.similarity:.3f}")
-        if progress.finished:
-            _write(pipeline.finish(key), Path(key), targets[key], bar, report)
+class _ProgressBar:
+    """Shows the steps of all voices in one bar."""
+
+    def __init__(self, bar: "tqdm[NoReturn]") -> None:
+        self._bar = bar
+        self._steps: dict[str, int] = {}
+
+    def show(self, progress: dict[str, Progress]) -> None:
+        self._steps |= {key: each.step for key, each in progress.items()}
+        self._bar.set_postfix_str(f"similarity {max(each.similarity for each in progress.values()):.3f}", refresh=False)
+        self._bar.update(sum(self._steps.values()) - self._bar.n)
 
 
 def _write(face: Face, voice: Path, target: Path, bar: "tqdm[NoReturn]", report: bool) -> None:
@@ -128,5 +126,6 @@ def _write(face: Face, voice: Path, target: Path, bar: "tqdm[NoReturn]", report:
     if report:
         values = asdict(face)
         del values["image"]
+        values |= values.pop("settings")
         target.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     bar.write(f"{voice} -> {target}  similarity {face.first_similarity:.3f} -> {face.similarity:.3f}")

@@ -1,12 +1,12 @@
-"""The optimisation engine: many faces approach their voices in one batch, joining and leaving at any step.
+"""The optimisation engine: the latents of many faces are optimised in one batch that requests join and leave.
 
-Per item, at step i of S (VoiceStyle, 10.1145/3671002, with the projection of arXiv 1912.04958, appendix D):
-an image is made from w plus scheduled noise, the face encoder embeds it, and Adam moves w and the noise maps
-along the gradient of (1 − cos(voice, face)) + 1e5 · autocorrelation of the noise maps. The published loss has
-a third term, 0.001 · Σ(w − w̃)²; w̃ − w is the added noise alone, so its gradient is zero and it is left out.
+At step i of S of each item (VoiceStyle, 10.1145/3671002, with the projection of arXiv 1912.04958, appendix D): the
+generator makes an image from w plus scheduled noise, the face encoder embeds it, and Adam moves w and the noise maps
+along the gradient of (1 − cos(voice, face)) + 1e5 · autocorrelation of the noise maps. The published loss has a third
+term, 0.001 · Σ(w − w̃)². w̃ − w is the added noise alone, so its gradient is zero and the term is left out.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,14 @@ from voicestyle.engine.schedule import Schedule
 from voicestyle.engine.step_graphs import Capture, StepGraphs
 from voicestyle.engine.step_numbers import StepNumbers
 
-FAIR_TURN = 4
-
 
 class Engine:
     """A running batch of latent optimisations.
 
-    An item's answer depends on its own arguments alone: its noise comes from its own seed, and no reduction
-    crosses items. Where they go through the networks one by one it does so to the last bit, together up to
-    rounding, which fifty steps of Adam can carry to 33 dB between two images. On a CPU one item fills the cores,
-    so going together gains nothing and holds the features of all of them at once.
+    The result of an item depends on its own arguments alone: its noise comes from its own seed, and no reduction
+    crosses items. Sequentially it is bit-identical whatever else is in the batch; batched it is equal up to rounding,
+    which fifty steps of Adam can amplify to 33 dB between two images. On a CPU one item keeps all cores busy, so a
+    batched step saves no time there and needs memory for the features of all items.
 
     The engine knows no files and no protocols, and never waits for the device inside a step.
 
@@ -38,13 +36,13 @@ class Engine:
         generator: images from latents. The gradient of its parameters is never computed.
         face_encoder: embeddings from images.
         latent_std: sqrt(Σ(w_j − mean)² / count) over all samples and all components of w.
-        schedule: of items that bring none of their own; by default as published.
-        capacity: most items live at once.
-        max_steps: most steps an item may ask for.
+        schedule: for items that are added without one; by default the published one.
+        capacity: most items at once.
+        max_steps: most steps of an item.
         image_size: images are average-pooled to this size before they are clamped and embedded.
-        encoder_size: the face encoder's own input size; images of another size are resized for it.
-        together: whether the live items go through the networks together or one by one; by default together,
-            but one by one on a CPU.
+        encoder_size: the face encoder's input size; images of another size are resized to it.
+        batched: whether a step takes all items through the networks at once, or one item after the other; by default
+            sequential on a CPU, batched elsewhere.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class Engine:
         schedule: Schedule | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        together: bool | None = None,
+        batched: bool | None = None,
     ) -> None:
         self.generator = generator
         self.face_encoder = face_encoder
@@ -72,7 +70,7 @@ class Engine:
         self.schedule = schedule or Schedule()
         self.device = torch.device(device)
         self.dtype = dtype
-        self.together = self.device.type != "cpu" if together is None else together
+        self.batched = self.device.type != "cpu" if batched is None else batched
 
         self._rows = Rows(capacity, self.device)
         self._latent = self._variable(generator.latent_dim)
@@ -83,33 +81,31 @@ class Engine:
         self._trace = self._rows.allocate(max_steps, dtype=dtype)
         self._here = torch.arange(capacity, device=self.device)
         self._graphs: StepGraphs | None = None
-        self._done: dict[Hashable, tuple[Item, Outcome]] = {}
-        self._ticks = 0
 
     def _variable(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
         value, first, second = (self._rows.allocate(*shape, dtype=self.dtype) for _ in range(3))
         return value, first, second
 
     def capture(self, capture: Capture) -> None:
-        """From now on, take steps as graphs that were captured for each size of the batch.
+        """Capture the step as one graph for each batch size; later steps replay these.
 
-        Raises RuntimeError where an item is live, where items do not go together, and what `capture` raises.
+        Raises RuntimeError for a sequential engine, while the engine has items, and what `capture` raises.
         """
-        if not self.together:
-            raise RuntimeError("graphs need items that go together, got an engine that takes them one by one")
+        if not self.batched:
+            raise RuntimeError("graphs need a batched engine, got a sequential one")
         if self.live:
-            raise RuntimeError(f"graphs are captured before any item is live, got {self.live}")
+            raise RuntimeError(f"graphs must be captured before an item is added, got {self.live} items")
         packed = torch.zeros(len(StepNumbers._fields), self.capacity, dtype=self.dtype, device=self.device)
         self._graphs = StepGraphs(self._step_rows, packed, capture)
 
     @property
     def capacity(self) -> int:
-        """Most items live at once."""
+        """Most items at once."""
         return self._rows.capacity
 
     @property
     def live(self) -> int:
-        """Items that still have steps to go."""
+        """Items that were added and not yet removed."""
         return len(self._rows)
 
     def add(
@@ -124,24 +120,22 @@ class Engine:
         noise: Sequence[Tensor] | None = None,
         latent_noise: Tensor | None = None,
     ) -> None:
-        """Let a request join the batch at its next step.
+        """Add an item, which takes its first step with the next call of `step`.
 
         Args:
-            key: its name until it is removed.
-            voice_embedding: [E], any norm.
+            key: identifies the item until it is removed.
+            voice_embedding: [E], of any norm.
             first_latent: [latent_dim].
-            seed: draws the noise maps, then the noise on w, on the CPU, so that every device draws the same.
-            steps: how many to take, 1 … max_steps.
-            schedule: its own in place of the engine's.
-            noise: first noise maps [1, R, R] instead of the seed's.
-            latent_noise: ε for each step [steps, latent_dim] instead of the seed's.
+            seed: seeds the noise maps, then the noise on w. Drawn on the CPU, so it is the same for every device.
+            steps: how many it takes, 1 … max_steps.
+            schedule: in place of the engine's.
+            noise: first noise maps [1, R, R] in place of the seed's.
+            latent_noise: ε of each step [steps, latent_dim] in place of the seed's.
 
         Raises:
-            ValueError: a key that is already here, a step count out of range, or a wrong shape.
+            ValueError: a key that was added before, a number of steps out of range, or a wrong shape.
             RuntimeError: the batch is full.
         """
-        if key in self._done:
-            raise ValueError(f"id {key!r} is finished and not yet removed")
         if not 1 <= steps <= self.max_steps:
             raise ValueError(f"steps must be 1 to {self.max_steps}, got {steps}")
         _check_shape("voice_embedding", voice_embedding, self._voice.shape[1:])
@@ -159,78 +153,60 @@ class Engine:
             _check_shape("noise map", given, value.shape[1:])
 
         item = self._rows.add(key, steps, schedule or self.schedule)
-        item.last, row = self._ticks, item.row
+        row = item.row
         self._voice[row] = F.normalize(voice_embedding.to(self._voice), dim=0)
         self._latent[0][row] = first_latent.to(self._latent[0])
         self._latent_noise[row, :steps] = latent_noise.to(self._latent_noise)
         for given, (value, _, _) in zip(maps, self._noise, strict=True):
             value[row] = given.to(value)
 
-    def step(self, count: int = 1) -> None:
-        """Take `count` steps with everything that is live; whoever has no steps left drops out on the way."""
-        for _ in range(count):
-            for group in self._groups():
-                self._advance(group)
-            self._retire()
+    def step(self, keys: Iterable[Hashable] | None = None) -> list[Hashable]:
+        """Take one step with each of the items named by `keys`, by default with all.
 
-    def advance(self) -> None:
-        """Take one step: with all that go together, or with one item.
+        Returns the keys of those that have now taken all of their steps; these must be removed before the next step.
 
-        That is an item before its first step, or the one with the fewest steps left, so that faces are finished one
-        after the other and not all late; every fourth step goes to whoever has waited longest, so that a long one
-        gets on beside ever new short ones.
+        Raises:
+            KeyError: an unknown key.
+            ValueError: an item that has taken all of its steps, or some items only of a batched engine.
         """
-        if groups := self._groups():
-            self._advance(min(groups, key=self._turn_of))
-            self._retire()
-
-    def _turn_of(self, group: list[Item]) -> tuple[int, int, int]:
-        """Whose turn it is: the least comes first."""
-        item = group[0]
-        if item.step and self._ticks % FAIR_TURN:
-            return 1, item.steps - item.step, 0
-        return 0, item.last, item.step
-
-    def _groups(self) -> list[list[Item]]:
-        """The live items, by who goes through the networks together."""
-        items = [item for _, item in self._rows.in_order()]
-        if self.together:
-            return [items] if items else []
-        return [[item] for item in items]
+        stepped = {key: self._rows.items[key] for key in (self._rows.items if keys is None else keys)}
+        items = sorted(stepped.values(), key=lambda item: item.row)
+        for key, item in stepped.items():
+            if item.step == item.steps:
+                raise ValueError(f"item {key!r} has taken all of its {item.steps} steps; remove it first")
+        if not self.batched:
+            for item in items:
+                self._step_items([item])
+        elif len(items) != self.live:
+            raise ValueError(f"a batched engine steps all of its {self.live} items at once, got {len(items)}")
+        elif items:
+            self._step_items(items)
+        return [key for key, item in stepped.items() if item.step == item.steps]
 
     def progress(self) -> dict[Hashable, Progress]:
-        """Where every request stands, live or finished, with one read from the device."""
+        """The progress of every item, with one read from the device."""
         similarity = self._similarity[: self.live].tolist()
-        live = {
+        return {
             key: Progress(item.step, item.steps, similarity[item.row] if item.step else float("nan"))
-            for key, item in self._rows.in_order()
+            for key, item in self._rows.items.items()
         }
-        done = {
-            key: Progress(item.step, item.steps, float(outcome.similarity[-1]))
-            for key, (item, outcome) in self._done.items()
-        }
-        return live | done
 
     def outcome(self, key: Hashable) -> Outcome:
-        """What a request has come to, finished or not. Raises KeyError for an unknown key."""
-        if key in self._done:
-            return self._done[key][1]
+        """What the optimisation of an item has reached so far. Raises KeyError for an unknown key."""
         item = self._rows.items[key]
         row = slice(item.row, item.row + 1)
         return Outcome(
             latent=self._latent[0][row].clone(),
             noise=[value[row].clone() for value, _, _ in self._noise],
             similarity=self._trace[item.row, : item.step].clone().cpu(),
-            largest_batch=item.largest_batch,
         )
 
     def remove(self, key: Hashable) -> None:
-        """Forget a request, finished or not. Raises KeyError for an unknown key."""
-        if self._done.pop(key, None) is None:
-            self._rows.remove(key)
+        """Remove an item, finished or not. Raises KeyError for an unknown key."""
+        self._rows.remove(key)
 
-    def _advance(self, items: list[Item]) -> None:
-        """One step of items that stand in successive rows."""
+    def _step_items(self, items: list[Item]) -> None:
+        """Take one step with items in consecutive rows."""
         rows = slice(items[0].row, items[-1].row + 1)
         numbers = [StepNumbers.at(item.schedule, item.step, item.steps, self.latent_std) for item in items]
         packed = StepNumbers.pack(numbers, self.device, self.dtype)
@@ -238,14 +214,11 @@ class Engine:
             self._step_rows(rows, packed)
         else:
             self._graphs.step(packed)
-        self._ticks += 1
         for item in items:
             item.step += 1
-            item.last = self._ticks
-            item.largest_batch = max(item.largest_batch, self.live)
 
     def _step_rows(self, rows: slice, packed: Tensor) -> None:
-        """The tensors' part of a step, of the items' StepNumbers [K, N]: it takes nothing else from the host."""
+        """The part of a step that runs on the device. packed: StepNumbers [K, N], the only input from the host."""
         numbers = StepNumbers.unpack(packed)
         here, step = self._here[rows], numbers.step.long()
         latent_noise = self._latent_noise[here, step] * numbers.noise_strength[:, None]
@@ -277,13 +250,6 @@ class Engine:
                 )
             for value, _, _ in self._noise:
                 noise_maps.normalise_(value[rows])
-
-    def _retire(self) -> None:
-        for key, item in self._rows.in_order():
-            if item.step == item.steps:
-                outcome = self.outcome(key)
-                self._rows.remove(key)
-                self._done[key] = (item, outcome)
 
 
 def _check_shape(name: str, tensor: Tensor, shape: Sequence[int]) -> None:

@@ -1,6 +1,6 @@
-"""The rows of a running batch: preallocated tensors whose live items stand together at the front.
+"""The rows of a running batch: preallocated tensors whose items occupy the first rows, without gaps.
 
-Bookkeeping only: which id lives in which row, and at which step. What they mean is the engine's affair.
+Bookkeeping alone: which item is in which row, and at which step. The engine knows what the tensors mean.
 """
 
 from collections.abc import Hashable
@@ -14,20 +14,18 @@ from voicestyle.engine.schedule import Schedule
 
 @dataclass
 class Item:
-    """One live request: where it is and how far."""
+    """One item: its row, the steps that it takes, by which schedule, and those that it has taken."""
 
     row: int
     steps: int
     schedule: Schedule
     step: int = 0
-    largest_batch: int = 0  # most requests that were live during one of its steps
-    last: int = 0  # when it last took a step, in steps of the whole engine
 
 
 class Rows:
-    """Tensors [capacity, ...] that keep the live items in rows 0 … live − 1.
+    """Tensors [capacity, ...] whose rows 0 … len − 1 are in use.
 
-    Raises ValueError for an id that is already live, KeyError for one that is not, RuntimeError when full.
+    Raises ValueError for a key that was added before, KeyError for an unknown one, RuntimeError when full.
     """
 
     def __init__(self, capacity: int, device: torch.device) -> None:
@@ -37,42 +35,33 @@ class Rows:
         self.device = device
         self.items: dict[Hashable, Item] = {}
         self._tensors: list[Tensor] = []
-        self._ids: list[Hashable] = []
 
     def allocate(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """A zeroed tensor [capacity, *shape] whose rows move with their items."""
+        """A tensor of zeros [capacity, *shape] whose rows move with their items."""
         tensor = torch.zeros((self.capacity, *shape), dtype=dtype, device=self.device)
         self._tensors.append(tensor)
         return tensor
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.items)
 
     def add(self, key: Hashable, steps: int, schedule: Schedule) -> Item:
-        """Give `key` the next free row, all its values zero."""
+        """Give `key` the next free row and set its values to zero."""
         if key in self.items:
-            raise ValueError(f"id {key!r} is already in the batch")
+            raise ValueError(f"item {key!r} is already in the batch")
         if len(self) == self.capacity:
-            raise RuntimeError(f"the batch is full: {self.capacity} requests are live")
+            raise RuntimeError(f"the batch is full ({self.capacity} items)")
         item = Item(row=len(self), steps=steps, schedule=schedule)
-        self._ids.append(key)
         self.items[key] = item
         for tensor in self._tensors:
             tensor[item.row].zero_()
         return item
 
-    def remove(self, key: Hashable) -> Item:
-        """Free the row of `key`; the last live item moves into it."""
-        item = self.items.pop(key)
-        last = self._ids.pop()
-        if last != key:
-            moved = self.items[last]
-            for tensor in self._tensors:
-                tensor[item.row].copy_(tensor[moved.row])
-            moved.row = item.row
-            self._ids[item.row] = last
-        return item
-
-    def in_order(self) -> list[tuple[Hashable, Item]]:
-        """Ids and items by row."""
-        return [(key, self.items[key]) for key in self._ids]
+    def remove(self, key: Hashable) -> None:
+        """Free the row of `key`; the item in the last row moves into it."""
+        removed = self.items.pop(key)
+        for moved in self.items.values():
+            if moved.row == len(self):
+                for tensor in self._tensors:
+                    tensor[removed.row].copy_(tensor[moved.row])
+                moved.row = removed.row

@@ -1,8 +1,7 @@
-"""One running batch that many requests share: they join and leave between two calls of the handler.
+"""One running batch that many requests share: each joins and leaves it between two calls of the handler.
 
-Knows no TorchServe: a turn takes the rows of the requests that are there now and returns what is to be told to
-whom. Whoever is told nothing is simply there again in the next turn, with all of its fields, so a turn may leave for
-the next what does not fit into its time.
+An iteration takes the rows of all live requests and returns the responses that are ready. Requests without a response
+are passed again in the next call, so an iteration may leave for the next one what does not fit into its time.
 """
 
 from __future__ import annotations
@@ -13,16 +12,18 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from voicestyle.errors import InputError
 from voicestyle.options import Options
-from voicestyle.worker.live_request import LiveRequest
+from voicestyle.pipeline import FaceRequest
+from voicestyle.scheduling import Admission, Phase, Scheduler
 from voicestyle.worker.metrics import Metrics
-from voicestyle.worker.request_parser import Row, read_request
-from voicestyle.worker.responses import Answer, failure, refusal, unavailable
+from voicestyle.worker.previews import PreviewStream
+from voicestyle.worker.request_parser import Protocol, Row, parse_request
+from voicestyle.worker.responses import Response, error_response, image_response, internal_error, json_response
 from voicestyle.worker.service_config import ServiceConfig
-from voicestyle.worker.step_budget import StepBudget
 
 if TYPE_CHECKING:
     from voicestyle.engine import Progress
@@ -31,227 +32,230 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("voicestyle.handler")
 
-MOST_RETRY_SECONDS: Final = 60
-ENCODERS: Final = 2  # threads; a PNG of 1024 pixels takes one some 50 ms, in which a GPU takes steps
-BROKEN_AFTER: Final = 3  # failed steps in a row; a CUDA context that was poisoned never recovers
+MAX_RETRY_AFTER: Final = 60  # seconds
+ENCODER_THREADS: Final = 2  # a PNG of 1024 pixels takes one about 50 ms, in which a GPU takes steps
+MAX_FAILED_STEPS: Final = 3  # in a row; a CUDA context never recovers from an error
+
+
+@dataclass(eq=False, kw_only=True)
+class LiveRequest(FaceRequest):
+    """The record of a request of the service. received: when it was first seen, in seconds of the batch's clock."""
+
+    protocol: Protocol
+    received: float
+    stream: PreviewStream | None = None  # if it asked for previews
+    face: Future[Face] | None = None  # in the phase ENCODING
 
 
 class ContinuousBatch:
-    """Drives a pipeline in turns. `clock` counts seconds; `draining` tells whether newcomers are to be sent away."""
+    """Runs a pipeline in iterations. draining: whether new requests are rejected. clock: counts seconds."""
 
     def __init__(
         self,
         pipeline: Pipeline,
-        limits: ServiceConfig | None = None,
+        config: ServiceConfig,
         *,
         metrics: Metrics,
         draining: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._pipeline = pipeline
-        self._limits = limits or ServiceConfig()
+        self._config = config
         self._metrics = metrics
         self._draining = draining
         self._clock = clock
-        self._budget = StepBudget(self._limits.iteration_seconds)
-        self._requests: dict[str, LiveRequest] = {}  # in the order in which they came
-        self._encoders = ThreadPoolExecutor(ENCODERS, "encoder")
-        self._encoding: dict[str, Future[Face]] = {}  # out of the pipeline, and not yet answered
-        self._face_seconds = 1.0  # a running mean, for Retry-After
+        self._scheduler = Scheduler[LiveRequest](
+            pipeline.capacity,
+            config.queue,
+            batched=pipeline.batched,
+            iteration_seconds=config.iteration_seconds,
+            clock=clock,
+        )
+        self._encoders = ThreadPoolExecutor(ENCODER_THREADS, "encoder")
+        self._face_seconds = 1.0  # moving average, for Retry-After
         self._failed_steps = 0
         self._model = f"{pipeline.manifest.name}@{pipeline.manifest.version}"
 
     @property
     def broken(self) -> bool:
-        """Whether the last steps all failed, so that this process had better be replaced."""
-        return self._failed_steps >= BROKEN_AFTER
+        """Whether the last steps all failed, so that this process should be replaced."""
+        return self._failed_steps >= MAX_FAILED_STEPS
 
-    def turn(self, rows: Sequence[Row]) -> dict[str, Answer]:
-        """Take newcomers in, let go of those not in `rows`, step all, and return what is to be told.
+    def iterate(self, rows: Sequence[Row]) -> dict[str, Response]:
+        """Admit new requests, drop disconnected ones, step the batch; returns responses by request id.
 
-        Never raises for a request's sake: whatever goes wrong with one is that one's answer, and a step that
-        fails is the answer of all that were in it.
+        Never raises because of one request: an error with one is the response to that one, and a step that fails is
+        the response to all requests in the batch.
         """
-        deadline = self._clock() + self._limits.iteration_seconds
-        self._let_go({row.id for row in rows})
-        answers = self._admit(rows, deadline)
+        self._scheduler.begin()
+        self._drop_disconnected({row.id for row in rows})
+        responses = self._admit(rows)
         try:
-            self._fill()
+            for request in self._scheduler.start_waiting():
+                self._pipeline.start(request)
             progress = self._step()
         except Exception:
             self._failed_steps += 1
-            running = [key for key, each in self._requests.items() if each.in_batch and key not in self._encoding]
-            log.exception("a step failed; requests %s get a 500", ", ".join(running))
-            answers |= {key: self.fail(key) for key in running}
+            failed = self._scheduler.in_phase(Phase.RUNNING, Phase.RENDERING)
+            log.exception("a step failed; requests %s get a 500", ", ".join(request.id for request in failed))
+            responses |= {request.id: self._fail(request) for request in failed}
         else:
-            answers |= self._tell(progress)
-            answers |= self._render(progress, deadline)
-        answers |= self._finish()
-        for key, request in self._requests.items():
-            if key not in answers and (chunk := request.chunk()):
-                answers[key] = chunk
-        running = self._pipeline.live + len(self._encoding)
-        self._metrics.occupancy(running, len(self._requests) - running)
-        return answers
+            responses |= self._collect_events(progress)
+            responses |= self._render()
+        responses |= self._collect_faces()
+        for request in self._scheduler.requests.values():
+            if request.id not in responses and request.stream and (chunk := request.stream.next_chunk()):
+                responses[request.id] = chunk
+        waiting = self._scheduler.count(Phase.WAITING)
+        self._metrics.occupancy(len(self._scheduler.requests) - waiting, waiting)
+        return responses
 
-    def fail(self, key: str, row: Row | None = None) -> Answer:
-        """Forget a request wherever it stands and return the answer that says so."""
-        request = self._requests.pop(key, None)
-        if file := self._encoding.pop(key, None):
-            file.cancel()
-        with suppress(Exception):  # it may never have got into the pipeline
-            self._pipeline.remove(key)
-        if request is not None:
-            self._metrics.failed(request.protocol, self._clock() - request.began)
-            return request.fail()
-        return failure(key).over(row.protocol if row else "http")
+    def fail(self, row: Row) -> Response:
+        """Forget a request in whatever phase it is; returns the response that says so."""
+        request = self._scheduler.requests.get(row.id)
+        return internal_error(row.id) if request is None else self._fail(request)
 
-    def _let_go(self, present: set[str]) -> None:
-        for key in self._requests.keys() - present:
-            request = self._requests.pop(key)
-            if key in self._encoding:
-                self._encoding.pop(key).cancel()
-            elif request.in_batch:
-                self._pipeline.remove(key)
-            self._metrics.left(request.protocol, self._clock() - request.began)
-            log.info("request %s: its client left before the face was done", key)
+    def _fail(self, request: LiveRequest) -> Response:
+        self._forget(request)
+        self._metrics.failed(request.protocol, self._clock() - request.received)
+        return internal_error(request.id, is_chunk=request.stream is not None and request.stream.started)
 
-    def _admit(self, rows: Sequence[Row], deadline: float) -> dict[str, Answer]:
-        """Hear newcomers; those that cannot be taken are answered at once."""
-        answers: dict[str, Answer] = {}
-        places = self._limits.live_requests + self._limits.queue - len(self._requests)
+    def _forget(self, request: LiveRequest) -> None:
+        if request.face:
+            request.face.cancel()
+        with suppress(Exception):  # it may not be in the pipeline any more, or not yet
+            self._pipeline.remove(request)
+        self._scheduler.finish(request)
+
+    def _drop_disconnected(self, present: set[str]) -> None:
+        for request in list(self._scheduler.requests.values()):
+            if request.id not in present:
+                self._forget(request)
+                self._metrics.cancelled(request.protocol, self._clock() - request.received)
+                log.info("request %s: client disconnected before completion", request.id)
+
+    def _admit(self, rows: Sequence[Row]) -> dict[str, Response]:
+        """Prepare new requests; returns the responses to those that are rejected or fail."""
+        responses: dict[str, Response] = {}
         draining = self._draining()
         for row in rows:
-            if row.id in self._requests:
+            if row.id in self._scheduler.requests:
                 continue
-            if draining:
-                answers[row.id] = self._send_away(row, "draining", "this server is stopping; ask another")
-            elif places <= 0:
-                most = self._limits.live_requests + self._limits.queue
-                answers[row.id] = self._send_away(row, "overloaded", f"{most} requests are here, no more may be")
-            elif self._clock() < deadline:
-                if answer := self._take_in(row):
-                    answers[row.id] = answer
-                else:
-                    places -= 1
-            else:
-                places -= 1  # heard in the next turn: those who run must not wait for a crowd to be decoded
-        return answers
+            match self._scheduler.admission(draining=draining):
+                case Admission.ADMIT:
+                    response = self._prepare_request(row)
+                case Admission.REJECT_DRAINING:
+                    response = self._reject(row, "draining", "the server is shutting down; retry on another one")
+                case Admission.REJECT_OVERLOADED:
+                    limit = self._scheduler.capacity + self._scheduler.queue
+                    response = self._reject(row, "overloaded", f"the queue is full ({limit} requests)")
+                case Admission.DEFER:
+                    continue
+            if response:
+                responses[row.id] = response
+        return responses
 
-    def _take_in(self, row: Row) -> Answer | None:
-        """Hear one newcomer; its answer, if it gets no face."""
-        began, protocol = self._clock(), row.protocol
-        self._metrics.received(protocol)
+    def _prepare_request(self, row: Row) -> Response | None:
+        """Prepare and queue a new request; returns the response if it gets no face."""
+        received = self._clock()
+        self._metrics.received(row.protocol)
         try:
-            audio, words = read_request(row, self._limits.audio_bytes)
-            prepared = self._pipeline.prepare(audio, Options.parse(words))
+            audio, options = parse_request(row, self._config.audio_bytes)
+            prepared = self._pipeline.prepare(audio, Options.parse(options))
         except InputError as error:
-            # Not the message: it may quote the caller.
-            log.info("request %s: refused, %s %s", row.id, error.status, error.code)
-            self._metrics.refused(protocol, error.code, self._clock() - began)
-            answer = refusal(error, row.id)
+            # Not the message: it may quote what the client sent.
+            log.info("request %s: rejected, %d %s", row.id, error.status, error.code)
+            self._metrics.refused(row.protocol, error.code, self._clock() - received)
+            return error_response(error.code, error.message, row.id)
         except Exception:
             log.exception("request %s: failed before its first step", row.id)
-            self._metrics.failed(protocol, self._clock() - began)
-            answer = failure(row.id)
-        else:
-            self._requests[row.id] = LiveRequest(row.id, protocol, began, self._model, prepared)
-            return None
-        return answer.over(protocol)
+            self._metrics.failed(row.protocol, self._clock() - received)
+            return internal_error(row.id)
+        request = LiveRequest.of(row.id, prepared, protocol=row.protocol, received=received)
+        if request.previews:
+            request.stream = PreviewStream(row.id, row.protocol, self._model, prepared.settings)
+        self._scheduler.add(request)
+        return None
 
-    def _send_away(self, row: Row, code: str, message: str) -> Answer:
-        log.info("request %s: refused, 503 %s", row.id, code)
+    def _reject(self, row: Row, code: str, message: str) -> Response:
+        log.info("request %s: rejected, 503 %s", row.id, code)
         self._metrics.received(row.protocol)
         self._metrics.refused(row.protocol, code)
-        soonest = math.ceil(self._face_seconds / self._limits.live_requests)
-        return unavailable(code, message, row.id, min(max(soonest, 1), MOST_RETRY_SECONDS)).over(row.protocol)
-
-    def _fill(self) -> None:
-        """Let those who wait join the batch, as far as there are places."""
-        for request in self._requests.values():
-            if self._pipeline.live >= self._pipeline.capacity:
-                return
-            if not request.in_batch:
-                self._pipeline.join(request.id, request.prepared)
-                request.in_batch = True
+        retry_after = math.ceil(self._face_seconds / self._config.live_requests)
+        return error_response(code, message, row.id, min(max(retry_after, 1), MAX_RETRY_AFTER))
 
     def _step(self) -> dict[str, Progress]:
-        """Step whoever is unfinished; return where all are."""
-        progress = self._progress()
-        marks = {
-            key: min(p.steps, self._requests[key].next_preview or p.steps)
-            for key, p in progress.items()
-            if not p.finished
-        }
-        if not marks:
-            return progress
-        # No further than the first to finish or to be shown, so that its place is free in the next turn.
-        together = self._pipeline.together
-        batch = len(marks) if together else 1
-        most = self._budget.steps(batch)
-        if together:
-            most = min(most, *(mark - progress[key].step for key, mark in marks.items()))
+        """Take the steps of this iteration; returns the progress of the requests that were in them."""
+        plan = self._scheduler.plan()
+        running = self._scheduler.in_phase(Phase.RUNNING)
         began = self._clock()
-        steps = 0
-        while steps < most and (together or all(progress[key].step < mark for key, mark in marks.items())):
-            self._pipeline.advance()
-            steps += 1
-            if not together or steps == most:
-                progress = self._progress()  # waits for the device, so that the time below is the steps' own
+        for requests in plan.steps:
+            self._pipeline.step(requests)
+        progress = self._pipeline.progress(running)  # waits for the device, so that the time is that of the steps
         seconds = self._clock() - began
-        self._budget.note(batch, steps, seconds)
-        self._metrics.stepped(batch, steps, seconds)
-        self._failed_steps = 0
+        self._scheduler.record_steps(plan, seconds)
+        if plan.steps:
+            self._metrics.stepped(plan.batch, len(plan.steps), seconds)
+            self._failed_steps = 0
         return progress
 
-    def _progress(self) -> dict[str, Progress]:
-        return self._pipeline.progress() if self._pipeline.live else {}
+    def _collect_events(self, progress: dict[str, Progress]) -> dict[str, Response]:
+        """Collect progress and previews for clients that asked for them; returns the responses to those that fail."""
+        responses: dict[str, Response] = {}
+        for request in self._scheduler.in_phase(Phase.RUNNING, Phase.RENDERING):
+            if request.stream and request.id in progress:
+                request.stream.add_progress(progress[request.id])
+                if request.preview_due:
+                    try:
+                        request.stream.add_preview(progress[request.id], self._pipeline.preview(request))
+                        request.previews_made += 1
+                    except Exception:
+                        log.exception("request %s: the preview failed", request.id)
+                        responses[request.id] = self._fail(request)
+        return responses
 
-    def _tell(self, progress: dict[str, Progress]) -> dict[str, Answer]:
-        """Note progress and previews for those who want to hear of them; the answers of those who cannot be shown."""
-        answers: dict[str, Answer] = {}
-        for key, at in progress.items():
-            request = self._requests[key]
-            request.note_progress(at)
-            if at.step == request.next_preview:
+    def _render(self) -> dict[str, Response]:
+        """Render the requests that have taken all of their steps, and encode their images in other threads."""
+        responses: dict[str, Response] = {}
+        while request := self._scheduler.next_to_render():
+            try:
+                request.face = self._encoders.submit(self._pipeline.render(request).encode)
+            except Exception:
+                log.exception("request %s: the image could not be rendered", request.id)
+                responses[request.id] = self._fail(request)
+        return responses
+
+    def _collect_faces(self) -> dict[str, Response]:
+        """The responses to requests whose image is encoded. Waits for one if nothing else is left to do."""
+        responses: dict[str, Response] = {}
+        encoding = {request.face: request for request in self._scheduler.in_phase(Phase.ENCODING) if request.face}
+        if len(encoding) == len(self._scheduler.requests):
+            wait(encoding, self._config.iteration_seconds, FIRST_COMPLETED)
+        for future, request in encoding.items():
+            if future.done():
                 try:
-                    request.note_preview(at, self._pipeline.preview(key))
+                    responses[request.id] = self._respond(request, future.result())
                 except Exception:
-                    log.exception("request %s: no preview could be made", key)
-                    answers[key] = self.fail(key)
-        return answers
+                    log.exception("request %s: the image could not be encoded", request.id)
+                    responses[request.id] = self._fail(request)
+        return responses
 
-    def _render(self, progress: dict[str, Progress], deadline: float) -> dict[str, Answer]:
-        """Render who is finished, and give the pixels to a thread that makes a file of them."""
-        answers: dict[str, Answer] = {}
-        finished = [key for key in self._requests if key in progress and progress[key].finished]
-        for number, key in enumerate(finished):
-            if number and self._clock() >= deadline:
-                break  # rendering takes its time too; the rest is rendered in the next turns
-            try:
-                self._encoding[key] = self._encoders.submit(self._pipeline.render(key).encoded)
-            except Exception:
-                log.exception("request %s: its face could not be rendered", key)
-                answers[key] = self.fail(key)
-        return answers
-
-    def _finish(self) -> dict[str, Answer]:
-        """The answers of those whose files are done. Waits for one where there is nothing to step."""
-        answers: dict[str, Answer] = {}
-        if len(self._encoding) == len(self._requests):
-            wait(self._encoding.values(), self._limits.iteration_seconds, FIRST_COMPLETED)
-        for key in [key for key, file in self._encoding.items() if file.done()]:
-            try:
-                face = self._encoding.pop(key).result()
-            except Exception:
-                log.exception("request %s: its face could not be encoded", key)
-                answers[key] = self.fail(key)
-                continue
-            request = self._requests.pop(key)
-            answers[key] = request.finish(face)
-            seconds = self._clock() - request.began
-            self._face_seconds += 0.2 * (seconds - self._face_seconds)
-            self._metrics.finished(request.protocol, face, seconds)
-            shared = face.largest_batch
-            log.info("request %s: %d steps in a batch of up to %d, %.0f ms", key, face.steps, shared, 1000 * seconds)
-        return answers
+    def _respond(self, request: LiveRequest, face: Face) -> Response:
+        if request.stream:
+            response = request.stream.finish(face)
+        elif request.protocol == "grpc" or face.settings.output == "json":
+            response = json_response(face, self._model, request.id)
+        else:
+            response = image_response(face, self._model)
+        self._scheduler.finish(request)
+        seconds = self._clock() - request.received
+        self._face_seconds += 0.2 * (seconds - self._face_seconds)
+        self._metrics.finished(request.protocol, face, seconds)
+        log.info(
+            "request %s: %d steps in a batch of up to %d, %.0f ms",
+            request.id,
+            request.steps,
+            request.largest_batch,
+            1000 * seconds,
+        )
+        return response

@@ -1,9 +1,9 @@
 """What a worker counts and measures, for Prometheus; docs/metrics.md lists all of it.
 
-With `PROMETHEUS_MULTIPROC_DIR` in the environment before Python starts, the values live in memory-mapped files of
-that folder, so what a killed worker counted stays; `voicestyle.serving.metrics_endpoint` serves them. Without it
-they live in this process. Nothing here may disturb a request: a value that is no finite number is left out, and
-whatever else goes wrong is logged once.
+If `PROMETHEUS_MULTIPROC_DIR` is set before Python starts, the values are kept in memory-mapped files of that folder,
+so that the counts of a killed worker remain; `voicestyle.serving.metrics_endpoint` serves them. Otherwise they are
+kept in this process. A metric never fails a request: a value that is not a finite number is left out, and any other
+error is logged once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from voicestyle import __version__
+from voicestyle.error_codes import ERROR_CODES
 
 if TYPE_CHECKING:
     from voicestyle.face import Face
@@ -31,12 +32,8 @@ log = logging.getLogger("voicestyle.metrics")
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 PROTOCOLS: Final = ("http", "grpc")
-OUTCOMES: Final = ("face", "refused", "failed", "left")
-REFUSALS: Final = (
-    *("bad_option", "too_large", "too_long", "not_audio", "no_speech", "too_short"),
-    *("overloaded", "draining"),
-)
-# A refusal takes milliseconds, a face seconds, one that waited in a full queue minutes.
+OUTCOMES: Final = ("face", "refused", "failed", "cancelled")
+# A rejection takes milliseconds, a face seconds, a face whose request waited in a full queue minutes.
 REQUEST_SECONDS: Final = (
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 300),
 )
@@ -52,7 +49,7 @@ P = ParamSpec("P")
 
 
 class _Instruments:
-    """All families, on one registry; those whose labels are known begin at 0, so that `increase()` misses nothing."""
+    """All metrics, on one registry. Those whose labels are known start at 0, so that `increase()` misses nothing."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
@@ -66,30 +63,33 @@ class _Instruments:
 
         outcome = ("outcome", "protocol")
         self.received = counter("received_total", "Requests that reached a worker", ("protocol",))
-        self.requests = counter("requests_total", "Requests that a worker is done with", outcome)
-        self.refusals = counter("refusals_total", "Requests refused, by the error's code", ("code", "protocol"))
+        self.requests = counter("requests_total", "Completed requests", outcome)
+        self.refusals = counter("refusals_total", "Rejected requests, by error code", ("code", "protocol"))
         self.request_seconds = histogram(
-            "request_seconds", "Seconds from first seen to answered", REQUEST_SECONDS, outcome
+            "request_seconds",
+            "Seconds from arrival in the worker to response",
+            REQUEST_SECONDS,
+            outcome,
         )
-        self.stage_seconds = histogram("stage_seconds", "Seconds a face spent in a stage", STAGE_SECONDS, ("stage",))
+        self.stage_seconds = histogram("stage_seconds", "Seconds of a request per stage", STAGE_SECONDS, ("stage",))
         self.step_seconds = histogram("step_seconds", "Seconds per optimisation step", STEP_SECONDS, ("batch",))
-        self.batch_size = histogram("batch_size", "Requests that shared a call's steps", BATCH_SIZES)
+        self.batch_size = histogram("batch_size", "Requests that took the steps of an iteration together", BATCH_SIZES)
         self.steps = counter("steps_total", "Optimisation steps of the batch")
-        self.request_steps = counter("request_steps_total", "Optimisation steps, counted once for each request in them")
-        self.live = total("live_requests", "Requests in the batch, and finished ones whose file is being made")
-        self.waiting = total("waiting_requests", "Requests in a worker that wait for a place in the batch")
-        self.capacity = total("capacity_requests", "Most requests in the batch")
-        self.first_similarity = histogram("first_similarity", "cos(voice, face) of a face's first step", SIMILARITIES)
-        self.similarity = histogram("similarity", "cos(voice, face) of a face's last step", SIMILARITIES)
-        self.audio_seconds = histogram("audio_seconds", "Seconds of audio behind a face", AUDIO_SECONDS)
-        self.speech_seconds = histogram("speech_seconds", "Seconds of speech behind a face", AUDIO_SECONDS)
-        self.resident = total("resident_memory_bytes", "The workers' resident memory")
+        self.request_steps = counter("request_steps_total", "Optimisation steps, counted once per request in them")
+        self.live = total("live_requests", "Requests in the batch, and those whose image is being encoded")
+        self.waiting = total("waiting_requests", "Requests in the worker that wait for a slot in the batch")
+        self.capacity = total("capacity_requests", "Slots in the batch")
+        self.first_similarity = histogram("first_similarity", "cos(voice, face) of the first step", SIMILARITIES)
+        self.similarity = histogram("similarity", "cos(voice, face) of the last step", SIMILARITIES)
+        self.audio_seconds = histogram("audio_seconds", "Seconds of audio per face", AUDIO_SECONDS)
+        self.speech_seconds = histogram("speech_seconds", "Seconds of speech per face", AUDIO_SECONDS)
+        self.resident = total("resident_memory_bytes", "Resident memory of the workers")
         self.device_memory = total("device_memory_bytes", "CUDA memory of PyTorch's allocator", ("device", "kind"))
-        self.starts = counter("worker_starts_total", "Workers that were started")
-        # The newest one wins, so that a worker that another one replaces is not summed up to 2.
+        self.starts = counter("worker_starts_total", "Started workers")
+        # The most recent one counts, so that a replaced worker and its successor do not add up to 2.
         self.build = Gauge(
             "voicestyle_build_info",
-            "Always 1; the labels say what is running",
+            "Always 1; the labels describe what is running",
             ("version", "torch", "python", "device", "dtype", "model", "bundle_version", "capacity"),
             registry=registry,
             multiprocess_mode="livemostrecent",
@@ -98,16 +98,17 @@ class _Instruments:
             self.received.labels(protocol)
             for each in OUTCOMES:
                 self.requests.labels(each, protocol)
-            for code in REFUSALS:
-                self.refusals.labels(code, protocol)
+            for code in ERROR_CODES.values():
+                if code.is_rejection:
+                    self.refusals.labels(code.name, protocol)
         self.starts.inc()
 
 
 _INSTRUMENTS: Final[WeakKeyDictionary[CollectorRegistry, _Instruments]] = WeakKeyDictionary()
-_complained: Final[set[str]] = set()
+_logged: Final[set[str]] = set()
 
 
-def _harmless(
+def _never_raises(
     method: Callable[Concatenate[Metrics, P], None],
 ) -> Callable[Concatenate[Metrics, P], None]:
     """Log what `method` raises, once, instead of raising it."""
@@ -117,18 +118,18 @@ def _harmless(
         try:
             method(self, *args, **kwargs)
         except Exception:
-            if method.__name__ not in _complained:
-                _complained.add(method.__name__)
-                log.exception("Metrics.%s failed; more of the same is not logged", method.__name__)
+            if method.__name__ not in _logged:
+                _logged.add(method.__name__)
+                log.exception("Metrics.%s failed; further failures of it are not logged", method.__name__)
 
     return guarded
 
 
 class Metrics:
-    """A worker's metrics. Two of the same registry share their instruments.
+    """A worker's metrics. Two objects with the same registry share their instruments.
 
-    registry: prometheus_client's own unless given. protocol is "http" or "grpc" throughout; all times are seconds.
-    Only making one can raise: OSError where the folder of `PROMETHEUS_MULTIPROC_DIR` cannot be written.
+    registry: prometheus_client's default one unless given. protocol: "http" or "grpc". All times are in seconds. Only
+    the constructor raises: OSError if the folder of `PROMETHEUS_MULTIPROC_DIR` cannot be written.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -142,9 +143,9 @@ class Metrics:
         self._device = "cpu"
         self.occupancy(0, 0)
 
-    @_harmless
+    @_never_raises
     def describe(self, *, model: str, version: str, device: str, dtype: str, capacity: int) -> None:
-        """Say once what is running: the bundle, on "cpu" or "cuda:0", in "float32" or another, places in the batch."""
+        """Describe what is running: the bundle, the device ("cpu", "cuda:0"), its dtype, and the slots in the batch."""
         self._device = device
         self._all.capacity.set(capacity)
         self._all.build.labels(
@@ -159,16 +160,16 @@ class Metrics:
         ).set(1)
         self._measure_memory()
 
-    @_harmless
+    @_never_raises
     def received(self, protocol: str) -> None:
-        """Count a request that is seen for the first time."""
-        # Its first turn may last as long as a whole face; whoever waits for idle must see it before that turn ends.
+        """Count a request that has just arrived."""
+        # Its first iteration may take as long as a face; a shutdown that waits for idle must see it before the end.
         self._all.waiting.inc()
         self._all.received.labels(protocol).inc()
 
-    @_harmless
+    @_never_raises
     def finished(self, protocol: str, face: Face, seconds: float) -> None:
-        """Count a face, `seconds` after its request was first seen."""
+        """Count a face, `seconds` after its request arrived."""
         self._done("face", protocol, seconds)
         _observe(self._all.similarity, face.similarity, least=-math.inf)
         _observe(self._all.first_similarity, face.first_similarity, least=-math.inf)
@@ -177,37 +178,37 @@ class Metrics:
         for stage, took in face.timings.items():
             _observe(self._all.stage_seconds.labels(stage), took)
 
-    @_harmless
+    @_never_raises
     def refused(self, protocol: str, code: str, seconds: float | None = None) -> None:
-        """Count a caller's mistake, or a request turned away as `overloaded` or `draining`."""
+        """Count a request that was rejected with `code`."""
         self._all.refusals.labels(code, protocol).inc()
         self._done("refused", protocol, seconds)
 
-    @_harmless
+    @_never_raises
     def failed(self, protocol: str, seconds: float | None = None) -> None:
-        """Count a fault of ours."""
+        """Count a fault of the service."""
         self._done("failed", protocol, seconds)
 
-    @_harmless
-    def left(self, protocol: str, seconds: float | None = None) -> None:
-        """Count a client that was gone before its answer."""
-        self._done("left", protocol, seconds)
+    @_never_raises
+    def cancelled(self, protocol: str, seconds: float | None = None) -> None:
+        """Count a client that disconnected before its response."""
+        self._done("cancelled", protocol, seconds)
 
-    @_harmless
+    @_never_raises
     def stepped(self, batch: int, steps: int, seconds: float) -> None:
-        """Take in that `steps` steps with `batch` requests took `seconds`."""
+        """Count `steps` steps with `batch` requests that took `seconds` in all."""
         if batch < 1 or steps < 1:
             return
         self._all.steps.inc(steps)
         self._all.request_steps.inc(batch * steps)
         _observe(self._all.batch_size, batch)
-        # To the next power of two: one series per batch size would be dozens, and CUDA graphs are padded like this.
+        # Up to the next power of two, as CUDA graphs are padded: a series for every batch size would be dozens.
         _observe(self._all.step_seconds.labels(str(1 << (batch - 1).bit_length())), seconds / steps)
         self._measure_memory()
 
-    @_harmless
+    @_never_raises
     def occupancy(self, live: int, waiting: int) -> None:
-        """Say how many requests are in the batch and how many wait for a place in it."""
+        """Set how many requests are in the batch and how many wait for a slot."""
         self._all.live.set(live)
         self._all.waiting.set(waiting)
         self._measure_memory()
@@ -231,7 +232,7 @@ class Metrics:
 
 
 def _observe(histogram: Histogram, value: object, least: float = 0.0) -> None:
-    """Observe a finite number of at least `least`; one NaN would stay in the histogram's sum for ever."""
+    """Observe a finite number of at least `least`. A single NaN would make the histogram's sum NaN for ever."""
     try:
         number = float(value)  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""From a row that TorchServe hands over to audio bytes and option words.
+"""From a request's fields and headers to its audio and its options as text.
 
-A row holds a raw body, one entry per field of a multipart form, or the inputs of a gRPC call; header names keep
-the client's spelling. What the words mean is decided by `voicestyle.options.Options.parse`, the one parser there is.
+A request has a raw body, one field for each part of a multipart form, or the inputs of a gRPC call. What the texts
+mean is decided by `voicestyle.options.Options.parse`, the only parser of options.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from voicestyle.errors import InputError
-from voicestyle.worker.field_limit import MOST_FIELDS, TOO_MANY
+from voicestyle.options import MAX_QUOTED, bad_option
 
 Protocol = Literal["http", "grpc"]
 
+MAX_FIELDS: Final = 32  # the audio, the options, and some that are rejected by name
 OPTION_PREFIX: Final = "x-voicestyle-"
 BODY: Final = "body"
 AUDIO: Final = "audio"
@@ -30,41 +31,36 @@ HOW: Final = (
 
 @dataclass(frozen=True)
 class Row:
-    """One live request as TorchServe passes it in a call: its id, its fields and its headers."""
+    """A live request as it was received. fields: None for more than `MAX_FIELDS`. Header names are as the client's."""
 
     id: str
-    fields: Mapping[str, object]
-    headers: Mapping[str, object]
-
-    @property
-    def protocol(self) -> Protocol:
-        """How it came."""
-        # A header of HTTP is text. A gRPC row has none, only a mapping for each of its inputs, whatever their names.
-        return "http" if any(isinstance(value, str) for value in self.headers.values()) else "grpc"
+    protocol: Protocol
+    fields: Mapping[str, object] | None
+    headers: Mapping[str, str]
 
 
-def read_request(row: Row, max_bytes: int | None = None) -> tuple[bytes, dict[str, str]]:
-    """Return the audio file's bytes and the options' words, `{"steps": "16"}`, in lower case.
+def parse_request(row: Row, max_bytes: int | None = None) -> tuple[bytes, dict[str, str]]:
+    """Return the bytes of the audio file, and the options as text, `{"steps": "16"}`, with names in lower case.
 
-    Raises `InputError`: `not_audio` where no bytes of a file came, `too_large` for more than `max_bytes` of them,
+    Raises InputError: `not_audio` without the bytes of a file, `too_large` for more than `max_bytes` of them,
     `bad_option` where an option is not text or was given twice with different values.
     """
     fields = row.fields
-    if TOO_MANY in fields:
-        raise InputError("bad_option", f"a request may have at most {MOST_FIELDS} fields, the audio included")
+    if fields is None:
+        raise bad_option(f"a request may have at most {MAX_FIELDS} fields, the audio included")
     if BODY in fields and _content_type(row) == JSON_TYPE:
         fields = _json_fields(fields[BODY])
-    form = list(fields) != [BODY]
-    audio = fields.get(AUDIO if form else BODY)
+    is_form = list(fields) != [BODY]
+    audio = fields.get(AUDIO if is_form else BODY)
     if not isinstance(audio, bytes | bytearray):
-        raise InputError("not_audio", f"the request carries no audio: {HOW}")
+        raise InputError("not_audio", f"the request contains no audio: {HOW}")
     if max_bytes is not None and len(audio) > max_bytes:
         raise InputError("too_large", f"the audio may have at most {max_bytes} bytes, got {len(audio)}")
     options: dict[str, str] = {}
     for name, value in row.headers.items():
-        if isinstance(value, str) and name.lower().startswith(OPTION_PREFIX):
+        if name.lower().startswith(OPTION_PREFIX):
             _put(options, name[len(OPTION_PREFIX) :].lower(), value.strip())
-    if form:
+    if is_form:
         for name, value in fields.items():
             if name != AUDIO:
                 _put(options, name.lower(), _text(name, value))
@@ -73,44 +69,44 @@ def read_request(row: Row, max_bytes: int | None = None) -> tuple[bytes, dict[st
 
 def _content_type(row: Row) -> str:
     for name, value in row.headers.items():
-        if name.lower() == "content-type" and isinstance(value, str):
+        if name.lower() == "content-type":
             return value.partition(";")[0].strip().lower()
     return ""
 
 
 def _json_fields(body: object) -> Mapping[str, object]:
-    """The fields of a JSON object, its audio decoded."""
+    """The fields of a JSON object, with its audio decoded."""
     try:
-        # TorchServe hands over bytes, but a dict where it was told to decode bodies.
-        parsed = body if isinstance(body, dict) else json.loads(cast(bytes, body), object_pairs_hook=_once)
+        # TorchServe passes bytes, but a dict if it was configured to decode bodies.
+        parsed = body if isinstance(body, dict) else json.loads(cast(bytes, body), object_pairs_hook=_unique_keys)
         if not isinstance(parsed, dict):
             raise TypeError
-    except (ValueError, TypeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("not_audio", f"the body is not the JSON object that its Content-Type says: {HOW}") from None
+    except InputError:
+        raise
+    except (ValueError, TypeError, RecursionError):
+        raise InputError("not_audio", f"the Content-Type says JSON, but the body is no JSON object: {HOW}") from None
     fields = cast(dict[str, object], parsed)
     audio = fields.get(AUDIO)
     if isinstance(audio, str):
         try:
             fields[AUDIO] = base64.b64decode(audio, validate=True)
         except (binascii.Error, ValueError):
-            raise InputError("not_audio", "the JSON key 'audio' must hold the file in base64") from None
+            raise InputError("not_audio", "the JSON key 'audio' must contain the file in base64") from None
     return fields
 
 
-def _once(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+def _unique_keys(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in pairs:
         if name in found:
-            raise InputError("bad_option", f"the JSON key {name[:40]!r} was given twice")
+            raise bad_option(f"the JSON key {name[:MAX_QUOTED]!r} was given twice")
         found[name] = value
     return found
 
 
-def _put(options: dict[str, str], name: str, word: str) -> None:
-    if options.setdefault(name, word) != word:
-        raise InputError("bad_option", f"the option {name[:40]!r} was given twice with different values")
+def _put(options: dict[str, str], name: str, text: str) -> None:
+    if options.setdefault(name, text) != text:
+        raise bad_option(f"the option {name[:MAX_QUOTED]!r} was given twice with different values")
 
 
 def _text(name: str, value: object) -> str:
@@ -123,4 +119,4 @@ def _text(name: str, value: object) -> str:
             return value.decode("utf-8").strip()
     except UnicodeDecodeError:
         pass
-    raise InputError("bad_option", f"the option {name[:40]!r} must be UTF-8 text or a whole number")
+    raise bad_option(f"the option {name[:MAX_QUOTED]!r} must be UTF-8 text or an integer")

@@ -1,67 +1,60 @@
-"""What the service allows and computes in, from the `handler` section of model_config.yaml."""
+"""The limits of the service and the dtype of its networks: the section `handler` of model_config.yaml."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Final
+from typing import Annotated, Any, Final
 
-from voicestyle.manifest import Caps
+import msgspec
+from msgspec import Meta, Struct
+
+from voicestyle.manifest import Caps, invalid_value
+from voicestyle.options import nearest
 from voicestyle.precision import AUTO, CHOICES
 
 SECTION: Final = "handler"
 
+Positive = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
 
-@dataclass(frozen=True)
-class ServiceConfig:
+
+class ServiceConfig(Struct, frozen=True):
     """The service's own limits; a bundle may allow less, never more.
 
-    live_requests share the running batch, queue more wait for a place, and whoever comes then is refused.
-    audio_bytes and audio_seconds bound a voice, steps, size (pixels a side) and previews what may be asked for.
-    iteration_seconds is how long a call of the handler should take: so long a newcomer waits for its first step.
-    dtype is what the face's networks compute in: one of `voicestyle.precision.CHOICES`.
-
-    Raises ValueError for a value out of its range.
+    live_requests: slots in the batch. queue: how many more requests may wait for a slot; further ones are rejected.
+    audio_bytes, audio_seconds: the longest audio. steps, size (pixels), previews: the most that a request may ask for.
+    iteration_seconds: how long a call of the handler should take; a new request waits so long for its first step.
+    dtype: of the generator and the face encoder, one of `voicestyle.precision.CHOICES`.
     """
 
-    live_requests: int = 8
-    queue: int = 16
-    audio_bytes: int = 12 * 2**20
-    audio_seconds: float = 120.0
-    steps: int = 500
-    size: int = 1024
-    previews: int = 16
-    iteration_seconds: float = 0.15
+    live_requests: Positive = 8
+    queue: NotNegative = 16
+    audio_bytes: Positive = 12 * 2**20
+    audio_seconds: Seconds = 120.0
+    steps: Positive = 500
+    size: Positive = 1024
+    previews: NotNegative = 16
+    iteration_seconds: Seconds = 0.15
     dtype: str = AUTO
 
     def __post_init__(self) -> None:
         if self.dtype not in CHOICES:
-            raise ValueError(f"{SECTION}: dtype must be one of {', '.join(CHOICES)}, got {self.dtype!r}")
-        for field in fields(self):
-            if field.name == "dtype":
-                continue
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"{SECTION}: {field.name} must be a number, got {value!r}")
-            low = 0 if field.name in ("queue", "previews") else 1
-            if field.name not in ("audio_seconds", "iteration_seconds") and (value != int(value) or value < low):
-                raise ValueError(f"{SECTION}: {field.name} must be a whole number, {low} at least, got {value}")
-            if value < 0 or (value == 0 and low):
-                raise ValueError(f"{SECTION}: {field.name} must be above 0, got {value}")
+            raise ValueError(f"dtype must be one of {', '.join(CHOICES)}, got {self.dtype!r}")
 
     @classmethod
-    def parse(cls, section: Mapping[str, float | str] | None) -> ServiceConfig:
-        """The limits of a section. Raises ValueError for an unknown key (naming the nearest) or a bad value."""
-        section = section or {}
-        names = [field.name for field in fields(cls)]
-        for name in section:
-            if name not in names:
-                nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0)[0]
-                raise ValueError(f"{SECTION}: unknown key {name!r}; the nearest known one is {nearest!r}")
-        return cls(**section)  # type: ignore[arg-type]
+    def parse(cls, section: Mapping[str, Any] | None) -> ServiceConfig:
+        """Read a section. Raises ValueError for an unknown key (naming the nearest one) or an invalid value."""
+        for name in section or {}:
+            if name not in cls.__struct_fields__:
+                known = nearest(str(name), cls.__struct_fields__)
+                raise ValueError(f"{SECTION}: unknown key {name!r}; the nearest known one is {known!r}")
+        try:
+            return msgspec.convert(section or {}, cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{SECTION}: {invalid_value(error, section or {})}") from None
 
     @property
     def caps(self) -> Caps:
-        """What the pipeline has to hold a request to."""
+        """The limits that the pipeline applies to a request."""
         return Caps(steps=self.steps, audio_seconds=self.audio_seconds, size=self.size, previews=self.previews)

@@ -1,0 +1,55 @@
+"""Faces without a server: many prepared voices through one pipeline in this process."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+from voicestyle.engine import Progress
+from voicestyle.face import Face
+from voicestyle.options import Options
+from voicestyle.pipeline import FaceRequest, Pipeline, Prepared
+from voicestyle.scheduling import Scheduler
+
+ITERATION_SECONDS = 0.15  # progress is reported about so often
+
+
+def generate_face(pipeline: Pipeline, audio: bytes | Path, options: Options | None = None) -> Face:
+    """The face of one recording. Raises InputError for audio or options that cannot be used."""
+    prepared = pipeline.prepare(audio, options or Options())
+    return next(face for _, face in generate_faces(pipeline, [("", prepared)]))
+
+
+def generate_faces(
+    pipeline: Pipeline,
+    prepared: Iterable[tuple[str, Prepared]],
+    on_progress: Callable[[dict[str, Progress]], None] | None = None,
+) -> Iterator[tuple[str, Face]]:
+    """The faces of prepared requests, each with its key, in the order in which they finish.
+
+    prepared: keys and requests; a new one is taken whenever a slot of the batch is free. on_progress: called with the
+    progress of the requests that are running, several times a second.
+    """
+    scheduler = Scheduler[FaceRequest](
+        pipeline.capacity, 0, batched=pipeline.batched, iteration_seconds=ITERATION_SECONDS
+    )
+    arriving = iter(prepared)
+    while True:
+        scheduler.begin()
+        while len(scheduler.requests) < pipeline.capacity and (arrived := next(arriving, None)):
+            scheduler.add(FaceRequest.of(*arrived))
+        if not scheduler.requests:
+            return
+        for request in scheduler.start_waiting():
+            pipeline.start(request)
+        plan = scheduler.plan()
+        began = perf_counter()
+        for requests in plan.steps:
+            pipeline.step(requests)
+        progress = pipeline.progress(scheduler.requests.values())
+        scheduler.record_steps(plan, perf_counter() - began)
+        if on_progress:
+            on_progress(progress)
+        while request := scheduler.next_to_render():
+            face = pipeline.render(request).encode()
+            scheduler.finish(request)
+            yield request.id, face
