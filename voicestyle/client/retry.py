@@ -19,11 +19,15 @@ FIRST_DELAY: Final = 0.5  # s
 MAX_DELAY: Final = 15.0  # s
 MIN_TIMEOUT: Final = 0.001  # s; some libraries take a timeout of 0 for none at all
 
-# Tests replace these.
+# Tests replace these four.
 clock = time.monotonic
 draw = random.random
-sleep = time.sleep
 sleep_async = asyncio.sleep
+
+
+def sleep(seconds: float) -> None:
+    """Wait between two attempts."""
+    time.sleep(seconds)
 
 
 def retry_delay(failures: int, error: APIError, drawn: float) -> float:
