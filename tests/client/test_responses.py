@@ -109,6 +109,7 @@ def test_malformed_response_is_one_short_error(body):
             parse_body(body)
         assert (caught.value.code, caught.value.retryable) == ("malformed", False)
         assert len(str(caught.value)) < 600
+        assert "the response does not have the expected form" in caught.value.message
 
 
 def test_integers_of_any_size_are_read():

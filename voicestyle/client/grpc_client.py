@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, Unpack, cast
+from typing import Any, Final, Self, Unpack
 
 import grpc
 import grpc.aio
@@ -160,19 +160,14 @@ class AsyncGrpcClient(_BaseClient):
         await self.close()
 
 
-class _Failure(Protocol):
-    def code(self) -> grpc.StatusCode: ...
-    def details(self) -> str | None: ...
-
-
 @contextmanager
 def _translated_errors() -> Generator[None]:
     """Raise this package's errors for those of grpc."""
     try:
         yield
     except grpc.RpcError as error:
-        failure = cast("_Failure", error)
-        raise _status_error(failure.code(), failure.details() or "") from error
+        call: Any = error  # of grpc and of grpc.aio: both have a code and details
+        raise _status_error(call.code(), call.details() or "") from error
 
 
 def _status_error(status: grpc.StatusCode, details: str) -> APIError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
 from http import HTTPStatus
@@ -83,9 +83,7 @@ class Client(_BaseClient[httpx.Client]):
         options: as in docs/service.md; what is None or left out is the service's choice. Raises APIError, OSError for
         the file, TypeError or ValueError for the arguments.
         """
-        collector = _PreviewCollector()
-        with closing(self.stream(audio, **options)) as events:
-            return next(face for event in events if (face := collector.add(event)))
+        return _face_with_previews(list(self.stream(audio, **options)))
 
     def stream(self, audio: bytes | str | Path, **options: Unpack[OptionValues]) -> Generator[Event]:
         """Yield events up to the face, which is the last one; progress and previews only where `previews` is not 0.
@@ -150,9 +148,7 @@ class AsyncClient(_BaseClient[httpx.AsyncClient]):
 
     async def generate(self, audio: bytes | str | Path, **options: Unpack[OptionValues]) -> Face:
         """As Client.generate."""
-        collector = _PreviewCollector()
-        async with aclosing(self.stream(audio, **options)) as events:
-            return await anext(face async for event in events if (face := collector.add(event)))
+        return _face_with_previews([event async for event in self.stream(audio, **options)])
 
     async def stream(self, audio: bytes | str | Path, **options: Unpack[OptionValues]) -> AsyncGenerator[Event]:
         """As Client.stream. Use `contextlib.aclosing`: Python closes an abandoned generator late."""
@@ -207,24 +203,12 @@ class AsyncClient(_BaseClient[httpx.AsyncClient]):
                             return
 
 
-class _PreviewCollector:
-    """Collects a stream's previews and adds them to its face."""
-
-    def __init__(self) -> None:
-        self._previews: list[Preview] = []
-
-    def add(self, event: Event) -> Face | None:
-        """Take the next event; return the face, with the previews of its own attempt, if the event is the face."""
-        match event:
-            case Preview():
-                self._previews.append(event)
-            case Retrying():
-                self._previews.clear()
-            case Face():
-                return replace(event, previews=tuple(self._previews)) if self._previews else event
-            case _:
-                pass
-        return None
+def _face_with_previews(events: Sequence[Event]) -> Face:
+    """The face at the end of a stream, with the previews of its own attempt."""
+    *others, face = events
+    assert isinstance(face, Face)
+    began = max((at for at, event in enumerate(others) if isinstance(event, Retrying)), default=0)
+    return replace(face, previews=tuple(event for event in others[began:] if isinstance(event, Preview)))
 
 
 @contextmanager
@@ -233,13 +217,9 @@ def _translated_errors() -> Generator[None]:
     try:
         yield
     except (httpx.TimeoutException, TimeoutError) as error:
-        raise APITimeoutError(f"no response in time ({_describe(error)})") from error
+        raise APITimeoutError(f"no response in time: {error!r}") from error
     except httpx.TransportError as error:
-        raise APIConnectionError(f"the connection failed ({_describe(error)})") from error
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise APIConnectionError(f"the connection failed: {error!r}") from error
 
 
 def _ready_url(operations_url: str) -> str:

@@ -59,8 +59,10 @@ def decode(body: bytes, kind: type[T]) -> T:
     """JSON as a value of type `kind`; unknown keys are ignored. Raises ServerError (malformed) if it is none."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of the types; of its depth
-        raise ServerError(f"malformed response, {error}: {_quote(body)}", code="malformed") from error
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, wrong types; nested too deeply
+        raise ServerError(
+            f"the response does not have the expected form ({error}): {_quote(body)}", code="malformed"
+        ) from error
 
 
 def _decode_or_none(body: bytes, kind: type[T]) -> T | None:
