@@ -12,10 +12,9 @@ from pathlib import Path
 
 import click
 
-from voicestyle.archive import ensure_archive
+from voicestyle import archive, demo_bundle
 from voicestyle.cli.files import write_whole
 from voicestyle.client import APIError, BadRequestError, Client, Face
-from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, ServerError
 from voicestyle.serving import TorchServe, stop_on_signals
 
@@ -54,11 +53,12 @@ def main(voice: Path, face: Path, **options: int | None) -> None:
 
 def build() -> None:
     """Build the bundle and the archive where they are missing or older than their sources."""
-    if not is_current(BUNDLE):
+    if not demo_bundle.is_current(BUNDLE):
         with stage("build the bundle"):
-            build_demo_bundle(BUNDLE, fetch_wheel(WHEELS))
-    with stage("build the archive, if needed"):
-        ensure_archive(BUNDLE, ARCHIVE)
+            demo_bundle.build_demo_bundle(BUNDLE, demo_bundle.fetch_wheel(WHEELS))
+    if not archive.is_current(ARCHIVE, BUNDLE):
+        with stage("build the archive"):
+            archive.build_archive(BUNDLE, ARCHIVE)
 
 
 def generate(voice: Path, options: dict[str, int | None]) -> Face:
