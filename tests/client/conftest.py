@@ -1,4 +1,4 @@
-"""Both kinds of HTTP and gRPC clients behind one face, with a clock that only their pauses move."""
+"""HTTP and gRPC clients, sync and async, behind one interface, with a clock that only their pauses move."""
 
 import asyncio
 from contextlib import aclosing
@@ -8,21 +8,15 @@ import pytest
 
 from tests.support.scripted_grpc import ScriptedService
 from tests.support.scripted_http import ScriptedServer
-from voicestyle.client import AsyncClient, AsyncGrpcClient, Client, GrpcClient, Retry, Settings
+from voicestyle.client import AsyncClient, AsyncGrpcClient, Client, GrpcClient, retry
 
 
 @dataclass
 class Clock:
-    """Stands still but for the pauses; `draw` always gives the upper end, so that a pause is what backoff allows."""
+    """The time of the clients: it stands still except for their pauses."""
 
     now: float = 100.0
     pauses: list = field(default_factory=list)
-
-    def __call__(self):
-        return self.now
-
-    def draw(self):
-        return 1.0
 
     def sleep(self, seconds):
         self.pauses.append(seconds)
@@ -33,61 +27,61 @@ class Clock:
 
 
 @dataclass
-class Asker:
-    """One client for each question: a sync or an async one."""
+class Runner:
+    """Makes a client for each call, sync or async; `arguments` are those of its constructor."""
 
     kinds: tuple
     is_async: bool
     address: str
-    clock: Clock
 
-    def client(self, **settings):
-        settings = Settings(**{"clock": self.clock, "draw": self.clock.draw, "retry": Retry(4, 1, 8)} | settings)
-        sleep = self.clock.sleep_async if self.is_async else self.clock.sleep
-        return self.kinds[self.is_async](self.address, settings, sleep=sleep)
+    def client(self, arguments):
+        return self.kinds[self.is_async](self.address, **arguments or {})
 
-    def call(self, method, *arguments, settings=None, **options):
+    def call(self, method, *values, arguments=None, **options):
         if not self.is_async:
-            with self.client(**settings or {}) as client:
-                return getattr(client, method)(*arguments, **options)
+            with self.client(arguments) as client:
+                return getattr(client, method)(*values, **options)
 
-        async def ask():
-            async with self.client(**settings or {}) as client:
-                return await getattr(client, method)(*arguments, **options)
+        async def run():
+            async with self.client(arguments) as client:
+                return await getattr(client, method)(*values, **options)
 
-        return asyncio.run(ask())
+        return asyncio.run(run())
 
-    def generate(self, audio=b"voice", settings=None, **options):
-        return self.call("generate", audio, settings=settings, **options)
+    def generate(self, audio=b"voice", arguments=None, **options):
+        return self.call("generate", audio, arguments=arguments, **options)
 
-    def events(self, audio=b"voice", settings=None, stop=lambda event: False, into=None, **options):
-        """A stream's events, up to the first at which to `stop`; `into` has them even where the stream ends badly."""
+    def events(self, audio=b"voice", arguments=None, stop=lambda event: False, into=None, **options):
+        """A stream's events, up to the first at which to `stop`; also in `into` if the stream ends in an error."""
         events = [] if into is None else into
         if not self.is_async:
-            with self.client(**settings or {}) as client:
+            with self.client(arguments) as client:
                 for event in client.stream(audio, **options):
                     events.append(event)
                     if stop(event):
                         break
             return events
 
-        async def ask():
-            async with (
-                self.client(**settings or {}) as client,
-                aclosing(client.stream(audio, **options)) as stream,
-            ):
+        async def run():
+            async with self.client(arguments) as client, aclosing(client.stream(audio, **options)) as stream:
                 async for event in stream:
                     events.append(event)
                     if stop(event):
                         break
             return events
 
-        return asyncio.run(ask())
+        return asyncio.run(run())
 
 
-@pytest.fixture
-def clock():
-    return Clock()
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """The clock of all clients. The drawn jitter is always the largest, so that the pauses are 0.5, 1, 2 … seconds."""
+    clock = Clock()
+    monkeypatch.setattr(retry, "clock", lambda: clock.now)
+    monkeypatch.setattr(retry, "draw", lambda: 1.0)
+    monkeypatch.setattr(retry, "sleep", clock.sleep)
+    monkeypatch.setattr(retry, "sleep_async", clock.sleep_async)
+    return clock
 
 
 @pytest.fixture
@@ -103,10 +97,10 @@ def service():
 
 
 @pytest.fixture(params=[False, True], ids=["sync", "async"])
-def http(request, server, clock):
-    return Asker((Client, AsyncClient), request.param, server.url, clock)
+def http(request, server):
+    return Runner((Client, AsyncClient), request.param, server.url)
 
 
 @pytest.fixture(params=[False, True], ids=["sync", "async"])
-def grpc_asker(request, service, clock):
-    return Asker((GrpcClient, AsyncGrpcClient), request.param, service.target, clock)
+def grpc_runner(request, service):
+    return Runner((GrpcClient, AsyncGrpcClient), request.param, service.target)

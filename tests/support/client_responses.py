@@ -1,4 +1,4 @@
-"""What the service says, as bytes; used by both scripted servers."""
+"""Responses of the service and of TorchServe, for the scripted servers."""
 
 import base64
 import json
@@ -44,7 +44,7 @@ def error(code, message="the rule, got this", request_id="r-9"):
     return {"error": {"code": code, "message": message, "request_id": request_id}}
 
 
-def own_error_of_torchserve(status, name="InternalServerException"):
+def torchserve_error(status, name="InternalServerException"):
     return {"code": status, "type": name, "message": "Worker died."}
 
 

@@ -1,18 +1,20 @@
-"""A gRPC server that plays TorchServe from a script: bytes for an OK answer, or a status to fail with."""
+"""A gRPC server with scripted responses: bytes for an OK response, a status to fail with, or a function of either."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import grpc
 
-from voicestyle.client.grpc_calls import MESSAGE_BYTES
+from voicestyle.client.grpc_client import MESSAGE_BYTES
 from voicestyle.client.grpc_messages import SERVICE, PredictionResponse, PredictionsRequest, TorchServeHealthResponse
 
 
 @dataclass
 class ScriptedService:
+    """`script` holds the responses to come; `requests` and `metadata` those received so far."""
+
     script: list = field(default_factory=list)
-    asked: list = field(default_factory=list)
+    requests: list = field(default_factory=list)
     metadata: list = field(default_factory=list)
 
     def __enter__(self):
@@ -37,13 +39,13 @@ class ScriptedService:
         self._server.stop(None).wait()
 
     def predictions(self, request, context):
-        self.asked.append(request)
+        self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
-        answer = self.script.pop(0)
-        if callable(answer):
-            answer = answer()
-        if isinstance(answer, grpc.StatusCode):
-            answer = (answer, "as the script says")
-        if isinstance(answer, tuple):
-            context.abort(*answer)
-        return PredictionResponse(prediction=answer)
+        response = self.script.pop(0)
+        if callable(response):
+            response = response()
+        if isinstance(response, grpc.StatusCode):
+            response = (response, "scripted failure")
+        if isinstance(response, tuple):
+            context.abort(*response)
+        return PredictionResponse(prediction=response)

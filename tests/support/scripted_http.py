@@ -1,4 +1,4 @@
-"""A server that plays TorchServe from a script: one entry a request, each a list of what to do on the connection."""
+"""An HTTP server with scripted responses: one entry per request, each a list of bytes to send and of actions."""
 
 import socket
 import socketserver
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from tests.support.client_responses import encode
 
 RESET = "reset the connection"
-CLOSE = "close it in good order"
-SILENCE = "say nothing until the client leaves"
+CLOSE = "close the connection"
+SILENCE = "send nothing until the client disconnects"
 
-SECONDS = 20  # for what never takes long
+SECONDS = 20  # timeout of what never takes long
 
 
 @dataclass
-class Asked:
+class ReceivedRequest:
     line: str
     headers: dict
     body: bytes
@@ -24,11 +24,14 @@ class Asked:
 
 @dataclass
 class ScriptedServer:
-    """`script` holds the answers to come, `asked` the requests so far; `left` is set when a client leaves a silence."""
+    """`script` holds the responses to come, `requests` those received so far.
+
+    `disconnected` is set when a client disconnects during a SILENCE.
+    """
 
     script: list = field(default_factory=list)
-    asked: list = field(default_factory=list)
-    left: threading.Event = field(default_factory=threading.Event)
+    requests: list = field(default_factory=list)
+    disconnected: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self):
         outer = self
@@ -42,7 +45,7 @@ class ScriptedServer:
             daemon_threads = True
 
             def handle_error(self, request, client_address):
-                if not outer.left.is_set():
+                if not outer.disconnected.is_set():
                     super().handle_error(request, client_address)
 
         self._server = Server(("127.0.0.1", 0), Handler)
@@ -62,14 +65,14 @@ class ScriptedServer:
     def serve(self, connection):
         connection.settimeout(SECONDS)
         while request := read_request(connection):
-            self.asked.append(request)
+            self.requests.append(request)
             for action in self.script.pop(0):
                 if isinstance(action, bytes):
                     connection.sendall(action)
                 elif action == SILENCE:
                     while connection.recv(65536):
                         pass
-                    self.left.set()
+                    self.disconnected.set()
                     return
                 elif action == RESET:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -92,16 +95,16 @@ def read_request(connection):
     headers = {name.lower(): value for name, value in (field.split(": ", 1) for field in fields)}
     while len(body) < int(headers.get("content-length", 0)):
         body += connection.recv(65536)
-    return Asked(line, headers, body)
+    return ReceivedRequest(line, headers, body)
 
 
 def plain(status, body, content_type="application/json", **headers):
-    """A whole answer; bytes go as they are, anything else as JSON."""
+    """A complete response; bytes are sent as they are, anything else as JSON."""
     body = body if isinstance(body, bytes) else encode(body)
     fields = {"Content-Type": content_type, "Content-Length": len(body)}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode() + body
+    return f"HTTP/1.1 {status} Phrase\r\n{head}\r\n".encode() + body
 
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -113,6 +116,6 @@ def chunk(data):
 
 
 def stream(data, size=None):
-    """A whole stream in chunks of `size` bytes, or in one."""
+    """A complete stream in chunks of `size` bytes, or in one."""
     size = size or len(data)
     return STREAM_HEAD + b"".join(chunk(data[at : at + size]) for at in range(0, len(data), size)) + STREAM_END

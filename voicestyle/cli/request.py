@@ -1,22 +1,25 @@
-"""`voicestyle request`: a voice to a face through a service that runs somewhere."""
+"""`voicestyle request`: a face from a running service."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import click
 from tqdm import tqdm
 
 from voicestyle.cli.files import FORMAT_OF_SUFFIX, format_of, write_whole
+from voicestyle.cli.options import option_flags
 
 if TYPE_CHECKING:
-    from voicestyle.client import Event, Face, Options, Preview, Settings
+    from voicestyle.client import Event, Preview
+    from voicestyle.options import OptionValues
 
-PREVIEWS: Final = 4  # where a folder is named for them and no number
-LATER, WRONG = 1, 2  # exit codes
+PREVIEWS: Final = 4  # with --preview-dir but without --previews
+TRY_LATER, BAD_REQUEST = 1, 2  # exit codes
 
 
 @click.command()
@@ -29,24 +32,13 @@ LATER, WRONG = 1, 2  # exit codes
     type=click.Path(dir_okay=False, path_type=Path),
     help="A .png, .jpg or .webp file.",
 )
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The service.")
-@click.option("--grpc", "target", metavar="HOST:PORT", help="Ask over gRPC, without TLS, in place of --url.")
-@click.option("--steps", type=click.IntRange(1), help="Optimisation steps.  [default: the service's]")
-@click.option(
-    "--preset", help="default, or fast: about the same similarity in a quarter of the steps.  [default: the service's]"
-)
-@click.option("--seed", type=click.IntRange(0), help="Draws the noise.  [default: the service's]")
-@click.option("--size", type=int, help="Pixels a side, such as 256 or 1024.  [default: the service's]")
-@click.option(
-    "--format", "form", type=click.Choice(sorted(set(FORMAT_OF_SUFFIX.values()))), help="[default: by the ending of -o]"
-)
-@click.option(
-    "--previews", type=click.IntRange(0), help=f"Pictures on the way.  [default: 0, or {PREVIEWS} with --preview-dir]"
-)
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="URL of the service.")
+@click.option("--grpc", "target", metavar="HOST:PORT", help="Use gRPC, without TLS, in place of --url.")
+@option_flags(local=False, format="by the suffix of -o", previews=f"0, or {PREVIEWS} with --preview-dir")
 @click.option(
     "--preview-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Gets the previews, each named after the output and its step.  [default: the output's folder]",
+    help="Folder for the previews; their names are the output's with the step.  [default: the output's folder]",
 )
 @click.option(
     "--timeout",
@@ -56,51 +48,42 @@ LATER, WRONG = 1, 2  # exit codes
     help="Seconds to wait in all, retries included.",
 )
 def request(
-    voice: Path,
-    output: Path,
-    url: str,
-    target: str | None,
-    steps: int | None,
-    preset: str | None,
-    seed: int | None,
-    size: int | None,
-    form: str | None,
-    previews: int | None,
-    preview_dir: Path | None,
-    timeout: float,
+    voice: Path, output: Path, url: str, target: str | None, preview_dir: Path | None, timeout: float, **options: Any
 ) -> None:
-    """Ask a running service for the face that VOICE suggests.
+    """Send VOICE to a running service and write the face that it suggests.
 
-    A service that is busy, or a connection that breaks, is asked again: the same voice and options give the same
-    face. Exit code 2: the request cannot be answered as it is, for the service refused it, or a file or an option is
-    wrong. Exit code 1: the service is busy, failed, cannot be reached or was too slow; try later.
+    Requests are repeated while the service is overloaded or the connection breaks: the same voice and options give
+    the same face. Exit code 2: the request cannot succeed as it is (the service rejected it, or a file or an option is
+    wrong). Exit code 1: the service is overloaded, failed, cannot be reached or was too slow; try again later.
     """
     try:
-        from voicestyle.client import ClientError, Refused, Settings
+        from voicestyle.client import APIError, BadRequestError, Face, Preview
     except ImportError as error:
         raise click.UsageError(f"{error}; pip install 'voicestyle[client]'") from error
-    if previews is None:
-        previews = 0 if preview_dir is None else PREVIEWS
-    wanted = _format(output, form)
-    gallery = _Gallery(preview_dir or output.parent, output.stem, previews)
+    given, options["format"] = options["format"], format_of(output)
+    if given not in (None, options["format"]):
+        raise click.BadParameter(f"the suffix of {output} stands for {options['format']}, got --format {given}")
+    if options["previews"] is None and preview_dir:
+        options["previews"] = PREVIEWS
+    folder = preview_dir or output.parent
     output.parent.mkdir(parents=True, exist_ok=True)
-    options: Options = {
-        "steps": steps,
-        "seed": seed,
-        "size": size,
-        "format": wanted,
-        "previews": previews,
-        "preset": preset,
-    }
-    # Who waits long in the queue must not lose the place to begin anew at its end.
-    settings = Settings(attempt_seconds=timeout, deadline_seconds=timeout)
+    if options["previews"]:
+        folder.mkdir(parents=True, exist_ok=True)
+    face = None
+    # Each event is drawn, because events are rare. leave=False: an error is one line, without an empty bar.
+    bar = tqdm(desc="waiting", unit="step", mininterval=0, leave=False)
     try:
-        if target is None:
-            face = _over_http(url, voice, options, settings, gallery)
-        else:
-            face = _over_grpc(target, voice, options, settings, gallery)
-    except ClientError as error:
-        _end(error, WRONG if isinstance(error, Refused) else LATER)
+        with closing(_events(url, target, voice, timeout, cast("OptionValues", options))) as events, bar:
+            for event in events:
+                _update(bar, event)
+                if isinstance(event, Preview) and options["previews"]:
+                    _write_preview(folder, output.stem, event)
+                if isinstance(event, Face):
+                    face = event
+    except APIError as error:
+        click.echo(f"voicestyle: {' '.join(str(error).split())}", err=True)
+        sys.exit(BAD_REQUEST if isinstance(error, BadRequestError) else TRY_LATER)
+    assert face is not None
     write_whole(output, face.image)
     click.echo(
         f"{voice} -> {output}  similarity {face.first_similarity:.3f} -> {face.similarity:.3f}\n"
@@ -108,88 +91,46 @@ def request(
     )
 
 
-class _Gallery:
-    """The previews' files."""
+def _events(url: str, target: str | None, voice: Path, timeout: float, options: OptionValues) -> Generator[Event]:
+    from voicestyle.client import Client, GrpcClient
 
-    def __init__(self, folder: Path, stem: str, wanted: int) -> None:
-        self._folder = folder
-        self._stem = stem
-        self._wanted = wanted
-        if wanted:
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def hang(self, preview: Preview) -> None:
-        if self._wanted:
-            name = f"{self._stem}-{preview.step:0{len(str(preview.steps))}d}"
-            ending = next((ending for ending, form in FORMAT_OF_SUFFIX.items() if form == preview.format), ".jpg")
-            write_whole(self._folder / f"{name}{ending}", preview.image)
-
-
-class _Bar:
-    """A progress bar that a stream's events move."""
-
-    def __init__(self, bar: tqdm[NoReturn]) -> None:
-        self._bar = bar
-
-    def show(self, event: Event) -> None:
-        from voicestyle.client import Progress, Retrying, Started
-
-        match event:
-            case Started():
-                self._bar.set_description_str("steps")
-                self._bar.reset(event.steps)
-            case Progress():
-                self._bar.set_postfix_str(f"similarity {event.similarity:.3f}", refresh=False)
-                self._bar.update(event.step - self._bar.n)
-            case Retrying():
-                self._bar.write(f"{event.error}; asking again in {event.delay:.1f} s", file=sys.stderr)
-                self._bar.set_description_str("waiting")
-                self._bar.reset()
-            case _:
-                pass
-
-
-def _over_http(url: str, voice: Path, options: Options, settings: Settings, gallery: _Gallery) -> Face:
-    from voicestyle.client import Client, Face, Preview
-
-    # Progress is told only where a preview is asked for, and there must be fewer of them than steps.
-    least = 0 if options.get("steps") == 1 else 1
-    asked: Any = options | {"previews": max(least, options.get("previews") or 0)}
+    # One attempt may take the whole time: a retry would start again at the end of the server's queue.
+    if target is not None:
+        with GrpcClient(target, timeout=timeout, deadline=timeout) as client:
+            face = client.generate(voice, **options)
+        yield from face.previews
+        yield face
+        return
     try:
-        client = Client(url, settings)
+        client = Client(url, timeout=timeout, deadline=timeout)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--url") from error
-    # Every event is drawn, for they are seldom, and none is left behind: an error is one line.
-    line = tqdm(desc="waiting", unit="step", mininterval=0, leave=False)
-    with client, closing(client.stream(voice, **asked)) as events, line:
-        bar = _Bar(line)
-        for event in events:
-            bar.show(event)
-            if isinstance(event, Preview):
-                gallery.hang(event)
-            if isinstance(event, Face):
-                return event
-    raise AssertionError("a stream ends with its face or an error")
+    # The service reports progress only with previews, and their number must be below that of the steps.
+    least = 0 if options.get("steps") == 1 else 1
+    with_progress: OptionValues = {**options, "previews": max(least, options.get("previews") or 0)}
+    with client, closing(client.stream(voice, **with_progress)) as events:
+        yield from events
 
 
-def _over_grpc(target: str, voice: Path, options: Options, settings: Settings, gallery: _Gallery) -> Face:
-    from voicestyle.client import GrpcClient
+def _update(bar: tqdm[NoReturn], event: Event) -> None:
+    from voicestyle.client import Progress, Retrying, Started
 
-    with GrpcClient(target, settings) as client:
-        face = client.generate(voice, **options)
-    for preview in face.previews:
-        gallery.hang(preview)
-    return face
+    match event:
+        case Started():
+            bar.set_description_str("steps")
+            bar.reset(event.steps)
+        case Progress():
+            bar.set_postfix_str(f"similarity {event.similarity:.3f}", refresh=False)
+            bar.update(event.step - bar.n)
+        case Retrying():
+            bar.write(f"{event.error}; trying again in {event.delay:.1f} s", file=sys.stderr)
+            bar.set_description_str("waiting")
+            bar.reset()
+        case _:
+            pass
 
 
-def _format(output: Path, form: str | None) -> str:
-    """The picture's format. Raises click.BadParameter where the file's name does not say it or says another."""
-    named = format_of(output)
-    if form not in (None, named):
-        raise click.BadParameter(f"{output} is a file of {named}, got --format {form}", param_hint="-o")
-    return named
-
-
-def _end(error: Exception, code: int) -> NoReturn:
-    click.echo(f"voicestyle: {' '.join(str(error).split())}", err=True)
-    sys.exit(code)
+def _write_preview(folder: Path, stem: str, preview: Preview) -> None:
+    name = f"{stem}-{preview.step:0{len(str(preview.steps))}d}"
+    suffix = next((suffix for suffix, form in FORMAT_OF_SUFFIX.items() if form == preview.format), ".jpg")
+    write_whole(folder / f"{name}{suffix}", preview.image)

@@ -1,37 +1,39 @@
-"""Clients of the service: typed results, time-outs, and retries where asking again may help.
+"""Clients of the service, with typed results, timeouts and retries.
 
     with Client("http://127.0.0.1:8080") as client:
-        face = client.generate(Path("voice.wav"), steps=30)
+        face = client.generate("voice.wav", steps=30)
     Path("face.png").write_bytes(face.image)
 
-Needs `voicestyle[client]`, and imports neither torch nor any other part of this package.
+Needs `voicestyle[client]`. Imports neither torch nor any part of this package that does.
 """
 
-from voicestyle.client.ask import Options
-from voicestyle.client.errors import Busy, ClientError, Refused, ServiceFailed, TimedOut, Unreachable
+from voicestyle.client.errors import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    BadRequestError,
+    OverloadedError,
+    ServerError,
+)
 from voicestyle.client.grpc_client import AsyncGrpcClient, GrpcClient
 from voicestyle.client.http_client import AsyncClient, Client
-from voicestyle.client.results import Event, Face, Preview, Progress, Retrying, Started
-from voicestyle.client.retry import Retry, Settings
+from voicestyle.client.models import Event, Face, Preview, Progress, Retrying, Started
 
 __all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APITimeoutError",
     "AsyncClient",
     "AsyncGrpcClient",
-    "Busy",
+    "BadRequestError",
     "Client",
-    "ClientError",
     "Event",
     "Face",
     "GrpcClient",
-    "Options",
+    "OverloadedError",
     "Preview",
     "Progress",
-    "Refused",
-    "Retry",
     "Retrying",
-    "ServiceFailed",
-    "Settings",
+    "ServerError",
     "Started",
-    "TimedOut",
-    "Unreachable",
 ]

@@ -1,37 +1,23 @@
-"""Where a service is, and whether the way there may lead through a proxy."""
+"""Checks of the addresses of a service."""
 
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 
 def base_url(url: str) -> str:
-    """`url` without its last slash. Raises ValueError if it is none of HTTP."""
+    """`url` without its last slash. Raises ValueError unless it is an http or https URL without a query."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"a service's URL is http://host:port or https://host, got {url!r}")
+        raise ValueError(f"the URL of a service must be http://host:port or https://host, got {url!r}")
     return url.rstrip("/")
 
 
-def predictions_path(model: str) -> str:
-    """The path that takes voices."""
-    return f"/predictions/{quote(model, safe='')}"
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether `host` is this machine, where no proxy of the environment belongs in between."""
+def is_loopback(url: str) -> bool:
+    """Whether the host of `url` is this machine, which must not be reached through a proxy."""
+    host = urlsplit(url).hostname
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
-
-
-def url_host(url: str) -> str | None:
-    """The host of a URL."""
-    return urlsplit(url).hostname
-
-
-def target_host(target: str) -> str | None:
-    """The host of a gRPC target such as `127.0.0.1:7070`."""
-    return urlsplit(f"//{target}").hostname

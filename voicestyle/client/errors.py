@@ -1,100 +1,72 @@
-"""What can come of a request instead of a face.
-
-Each error knows whether asking again may help (`retryable`): the same voice and options give the same face, so asking
-twice does no harm.
-"""
-
-# ruff: noqa: N818 - an `except Busy:` reads as what happened
+"""The exceptions of the client. All of them are `APIError`, and all of them can be pickled."""
 
 from __future__ import annotations
 
-from typing import Final
 
-# The statuses of the service's own codes, for where none travels: inside a stream, and over gRPC.
-STATUS: Final = {
-    "bad_option": 400,
-    "too_large": 413,
-    "too_long": 413,
-    "not_audio": 415,
-    "no_speech": 422,
-    "too_short": 422,
-    "internal": 500,
-    "overloaded": 503,
-    "draining": 503,
-}
-BUSY_CODES: Final = frozenset({"overloaded", "draining"})
+class APIError(Exception):
+    """A request that produced no face.
 
-
-class ClientError(Exception):
-    """A request that got no face; `message` says why, and `request_id` names it in the server's log if it got there."""
-
-    retryable: bool = False
-
-    def __init__(self, message: str, request_id: str | None = None) -> None:
-        # All arguments, for unpickling calls the class with them.
-        super().__init__(message, request_id)
-        self.message = message
-        self.request_id = request_id
-
-    def __str__(self) -> str:
-        return self.message
-
-
-class Refused(ClientError):
-    """The caller's mistake: the same request will be refused again.
-
-    `code` is one of the service's (docs/service.md), or the name that TorchServe or a proxy gave; `status` is that of
-    HTTP, also over gRPC.
+    message: what went wrong. code: its machine-readable name: a code of the service (docs/service.md), or the name
+    that TorchServe, gRPC or this client uses. request_id: the request's id in the server's log, where it is known.
+    retryable: whether the same request may succeed later. Repeating it is safe: the same voice and options give the
+    same face.
     """
 
-    def __init__(self, code: str, message: str, request_id: str | None = None, status: int = 400) -> None:
-        super().__init__(message, request_id)
-        self.args = (code, message, request_id, status)
-        self.code = code
-        self.status = status
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
-
-
-class Busy(ClientError):
-    """A full queue, a server that is about to stop, or one without a worker: 503. `retry_after` is in seconds."""
-
-    retryable = True
-    status: Final = 503
-
+    # All parameters but the message have defaults: unpickling passes the message alone, then restores the attributes.
     def __init__(
-        self, code: str, message: str, request_id: str | None = None, retry_after: float | None = None
+        self, message: str, *, code: str = "unknown", request_id: str | None = None, retryable: bool = False
     ) -> None:
-        super().__init__(message, request_id)
-        self.args = (code, message, request_id, retry_after)
+        super().__init__(message)
+        self.message = message
         self.code = code
-        self.retry_after = retry_after
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
-
-
-class ServiceFailed(ClientError):
-    """The service's fault: its own `internal`, an answer that cannot be read, or a worker that died (`retryable`)."""
-
-    def __init__(self, code: str, message: str, request_id: str | None = None, retryable: bool = False) -> None:
-        super().__init__(message, request_id)
-        self.args = (code, message, request_id, retryable)
-        self.code = code
+        self.request_id = request_id
         self.retryable = retryable
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
 
 
-class Unreachable(ClientError):
-    """No connection, one that broke before the answer was whole, or a gateway that found nobody behind it."""
+class BadRequestError(APIError):
+    """A client error: the request cannot succeed as it is. `status` is the HTTP status (4xx), also over gRPC."""
 
-    retryable = True
+    def __init__(
+        self, message: str, *, code: str = "bad_request", status: int = 400, request_id: str | None = None
+    ) -> None:
+        super().__init__(message, code=code, request_id=request_id)
+        self.status = status
 
 
-class TimedOut(ClientError):
-    """No answer within the time of an attempt."""
+class OverloadedError(APIError):
+    """503: the queue is full, the server is shutting down, or it has no worker.
 
-    retryable = True
+    retry_after: the seconds to wait that the server asks for; None where it does not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "overloaded",
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code, request_id=request_id, retryable=True)
+        self.retry_after = retry_after
+
+
+class ServerError(APIError):
+    """A fault of the service: its code `internal`, a malformed response, or a worker that died (`retryable`)."""
+
+
+class APIConnectionError(APIError):
+    """No connection, a connection that broke before the response was complete, or a gateway without a server."""
+
+    def __init__(self, message: str, *, code: str = "connection_error", request_id: str | None = None) -> None:
+        super().__init__(message, code=code, request_id=request_id, retryable=True)
+
+
+class APITimeoutError(APIConnectionError):
+    """No complete response within the timeout of an attempt."""
+
+    def __init__(self, message: str, *, code: str = "timeout", request_id: str | None = None) -> None:
+        super().__init__(message, code=code, request_id=request_id)
