@@ -1,6 +1,10 @@
+"""The commands `generate` and `serve`, and the help of all commands."""
+
 import io
 import json
 import shutil
+import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -51,8 +55,8 @@ def test_several_voices_share_a_batch(generate, samples, tmp_path):
     reports = [json.loads((tmp_path / "faces" / f"{voice.stem}.json").read_text()) for voice in voices]
     assert [report["largest_batch"] for report in reports[:2]] == [2, 2]
     assert generate(voices[1], "--size", "32", "-o", "alone.png").exit_code == 0
-    alone, together = ((tmp_path / name).read_bytes() for name in ("alone.png", "faces/rms.png"))
-    assert Image.open(io.BytesIO(alone)).size == Image.open(io.BytesIO(together)).size == (32, 32)
+    alone, batched = ((tmp_path / name).read_bytes() for name in ("alone.png", "faces/rms.png"))
+    assert Image.open(io.BytesIO(alone)).size == Image.open(io.BytesIO(batched)).size == (32, 32)
 
 
 def test_unusable_voices_are_named_and_others_generated(generate, samples, tmp_path):
@@ -72,7 +76,7 @@ def test_unusable_voices_are_named_and_others_generated(generate, samples, tmp_p
         (["--bundle", "nowhere"], "no bundle in nowhere: bundle.json is missing"),
         (["-o", "face.bmp"], "a face is written as .png, .jpg, .jpeg, .webp, got face.bmp"),
         (["--device", "cuda"], "this machine has no CUDA device"),
-        (["--device", "gpu"], "a device is cpu, cuda, cuda:1 …, got gpu"),
+        (["--device", "gpu"], "must be cpu, cuda, cuda:1 …, got gpu"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_code_2(generate, samples, arguments, message):
@@ -105,3 +109,19 @@ def test_serve_names_the_command_that_writes_an_archive(run):
     result = run("serve", "--archive", "none.mar")
     assert result.exit_code == 2
     assert "none.mar is missing; `voicestyle archive` writes" in result.stderr
+
+
+def test_archive_is_rebuilt_only_if_stale_or_forced(run, tiny_bundle, tmp_path):
+    archive = tmp_path / "voicestyle.mar"
+    arguments = ("archive", "--bundle", tiny_bundle, "-o", archive)
+    assert run(*arguments).exit_code == 0
+    first = archive.stat().st_mtime_ns
+    assert run(*arguments).output == f"{archive} is current\n"
+    assert archive.stat().st_mtime_ns == first
+    assert "MB" in run(*arguments, "--force").output
+    assert archive.stat().st_mtime_ns > first
+
+
+def test_version_is_that_of_pyproject(run):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert run("--version").output.split()[-1] == project["project"]["version"]

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: valid against Kubernetes' schemas, and in keeping with the service that it runs."""
+"""deploy/kubernetes: valid by Kubernetes' schemas, and consistent with the service, the image and nginx."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from voicestyle.serving.server import START_SECONDS, STOP_SECONDS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FILES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-VERSIONS = ("1.29", "1.37")  # the first with sidecars, and one of today
+VERSIONS = ("1.29", "1.37")  # the first version with sidecars, and a recent one
 
 
 def read(name):
@@ -45,16 +45,16 @@ def test_files_are_valid_by_the_schemas(path, version):
 
 def test_the_schemas_find_a_misspelt_field():
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
-    slip = read("kubernetes/deployment.yaml")
-    slip["spec"]["template"]["spec"]["terminationGracePeriod"] = 180
+    misspelt = read("kubernetes/deployment.yaml")
+    misspelt["spec"]["template"]["spec"]["terminationGracePeriod"] = 180
     with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
-        kubernetes_validate.validate(slip, VERSIONS[-1], strict=True)
+        kubernetes_validate.validate(misspelt, VERSIONS[-1], strict=True)
 
 
 def test_the_kustomization_names_existing_files():
-    customization = read("kustomization.yaml")
-    assert sorted(DEPLOY / name for name in customization["resources"]) == FILES
-    (generated,) = customization["configMapGenerator"]
+    kustomization = read("kustomization.yaml")
+    assert sorted(DEPLOY / name for name in kustomization["resources"]) == FILES
+    (generated,) = kustomization["configMapGenerator"]
     assert all((DEPLOY / name).is_file() for name in generated["files"])
 
 
@@ -85,9 +85,9 @@ def test_the_user_is_that_of_the_image(pod):
 
 
 def test_probes_ask_the_operations_port(service_container, parameters):
-    assert parameters["operations_host"] == "0.0.0.0"  # the kubelet asks the pod's address
+    assert parameters["operations_host"] == "0.0.0.0"  # the kubelet probes the pod's address
     (port,) = service_container["ports"]
-    assert (port["name"], port["containerPort"]) == ("operations", parameters["operations_port"])
+    assert (port["name"], port["containerPort"]) == ("operations", parameters["operations"])
     probes = {name: service_container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")}
     assert {name: probe["httpGet"]["path"] for name, probe in probes.items()} == {
         "startup": "/ready",
@@ -101,7 +101,7 @@ def test_probes_ask_the_operations_port(service_container, parameters):
 def test_the_termination_grace_period_covers_the_drain(pod, parameters):
     drain = parameters["drain_grace"] + parameters["drain_seconds"] + STOP_SECONDS
     assert pod["terminationGracePeriodSeconds"] > drain
-    assert parameters["drain_grace"] > 0  # readiness has to travel before anybody is refused
+    assert parameters["drain_grace"] > 0  # proxies need time to notice before requests are rejected
 
 
 def test_only_nginx_is_exposed_and_it_stops_last(pod, parameters):

@@ -36,7 +36,13 @@ def test_holds_bundle_handler_and_packages(tiny_archive, tiny_bundle):
     assert manifest["model"]["modelName"] == "voicestyle"
     assert manifest["model"]["modelVersion"] == "7"
     assert manifest["model"]["configFile"] in names
-    assert {"voicestyle_handler.py", "voicestyle/worker/request_parser.py", "voicestyle/__init__.py", "cmpc2/vad.py", "voicestyle/pipeline.py"} <= names
+    assert {
+        "voicestyle_handler.py",
+        "voicestyle/worker/request_parser.py",
+        "voicestyle/__init__.py",
+        "cmpc2/vad.py",
+        "voicestyle/pipeline.py",
+    } <= names
     folders = ("voicestyle/training", "voicestyle/evaluation", "voicestyle/assets", "voicestyle/cli", "tests")
     assert not [name for name in names if name.startswith(folders) or "__pycache__" in name]
 

@@ -47,7 +47,9 @@ def alone(service):
     return [service.post(steps=STEPS, seed=seed).content for seed in range(GOOD)]
 
 
-@pytest.mark.parametrize("bad", [text, bad_option, internal_error, internal_error_in_a_stream, disconnect, internal_error_over_grpc])
+@pytest.mark.parametrize(
+    "bad", [text, bad_option, internal_error, internal_error_in_a_stream, disconnect, internal_error_over_grpc]
+)
 def test_good_requests_are_independent_of_a_bad_one(service, alone, bad):
     start = Barrier(GOOD + 1)
 

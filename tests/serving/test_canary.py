@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 def server_that_responds(*response):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.response, server.seen = response, []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield server
         finally:

@@ -6,7 +6,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.serving.test_shutdown import running, until
+
+from tests.support.serve_process import running, until
 from tests.support.tiny_service import UNRENDERABLE
 
 pytestmark = pytest.mark.serving

@@ -77,7 +77,7 @@ def test_load_of_twice_the_capacity(service, seconds, request):
     print(
         f"capacity {rate:.1f}/s, sent {2 * rate:.1f}/s for {seconds} s: {dict(statuses)}; "
         f"faces p50 {np.median(faces):.2f} s p99 {p99:.2f} s; "
-        f"rejections p50 {np.median(rejected):.3f} s p99 {np.percentile(rejected, 99):.3f} s max {max(rejected):.3f} s; "
+        f"503s p50 {np.median(rejected):.3f} s p99 {np.percentile(rejected, 99):.3f} s, max {max(rejected):.3f} s; "
         f"memory of worker and java x {growth.round(3)}"
     )
     assert set(statuses) == {200, 503}

@@ -36,7 +36,7 @@ def serve_pages(host: str, port: int, pages: dict[str, Page]) -> Generator[int]:
         server = _Server((host, port), _handler(pages))
     except OSError as error:
         raise ServerError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
-    thread = Thread(target=server.serve_forever, name="operations", daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.1,), name="operations", daemon=True)
     thread.start()
     try:
         yield server.server_port
