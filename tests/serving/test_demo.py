@@ -39,7 +39,7 @@ class FakeServer:
 @pytest.fixture
 def server(monkeypatch):
     server = FakeServer()
-    monkeypatch.setattr(demo, "TorchServe", lambda _: server)
+    monkeypatch.setattr(demo, "TorchServe", lambda: server)
     monkeypatch.setattr(demo, "build", lambda: None)
     return server
 
