@@ -1,56 +1,50 @@
-# Everything a fresh machine needs is Python 3.11, make and a package index.
-#   make demo [VOICE=path] [FACE=path]   a voice to a face through a real TorchServe
-#   make test                            lint, types, import directions, tests
+# A fresh machine needs Python 3.11, make and a package index. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench bench-quick clean lock train
+.PHONY: help demo serve test test-fast lint bench bench-quick clean lock train
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 VOICE ?= samples/slt.wav
 FACE ?= face.png
-ARCHIVE := model_store/voicestyle.mar
+BUNDLE ?= demo
+EXTRAS = client,serve
 
-INSTALL := PYTHON='$(PYTHON)' sh scripts/install.sh
-
-help:  ## this list
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-.venv/serve.stamp: pyproject.toml requirements.lock
-	$(INSTALL) client,serve
+.venv/test.stamp: private EXTRAS = client,serve,test,dev
+.venv/train.stamp: private EXTRAS = client,serve,train
+.venv/test.stamp .venv/train.stamp: .venv/serve.stamp
+.venv/%.stamp: pyproject.toml requirements.lock
+	PYTHON='$(PYTHON)' sh scripts/install.sh $(EXTRAS) --editable
 	@touch $@
 
-.venv/test.stamp: .venv/serve.stamp
-	$(INSTALL) client,serve,test,dev
-	@touch $@
-
-.venv/train.stamp: .venv/serve.stamp
-	$(INSTALL) client,serve,train
-	@touch $@
-
-demo: .venv/serve.stamp  ## VOICE=path FACE=path: a voice to a PNG through a real TorchServe
+demo: .venv/serve.stamp  ## [VOICE=path] [FACE=path] make a face from a voice with a real TorchServe
 	$(BIN)/python scripts/demo.py --voice '$(VOICE)' --face '$(FACE)'
 
-$(ARCHIVE): | .venv/serve.stamp
-	$(BIN)/voicestyle bundle demo
-	$(BIN)/voicestyle archive
-
-serve: .venv/serve.stamp $(ARCHIVE)  ## the archive in model_store (the demo bundle's if there is none) in the foreground
+serve: .venv/serve.stamp  ## [BUNDLE=name] serve bundles/BUNDLE in the foreground, with a current archive
+	$(if $(filter demo,$(BUNDLE)),$(BIN)/voicestyle bundle demo)
+	$(BIN)/voicestyle archive --bundle 'bundles/$(BUNDLE)'
 	$(BIN)/voicestyle serve
 
-lint: .venv/test.stamp  ## ruff, pyright, import-linter
+lint: .venv/test.stamp  ## run ruff, pyright and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-# Threads that spin for each other starve beside other work, such as the servers of the tests.
-test: export GOMP_SPINCOUNT ?= 1000
-test: lint  ## lint, then every test that needs no GPU
+# OpenMP threads that spin for long slow down the servers that some tests start.
+test test-fast: export GOMP_SPINCOUNT ?= 1000
+test: lint  ## lint, then run all tests but those that need a GPU or minutes
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/python -m pytest
+
+test-fast: .venv/test.stamp  ## run the tests that start no server and take no longer than seconds (two minutes in all)
+	$(BIN)/voicestyle bundle demo
+	$(BIN)/python -m pytest -q -m 'not serving and not long'
 
 bench: .venv/serve.stamp  ## hours: step, profile, clients, arrivals, cold start, front end into docs/benchmarks.md
 	$(BIN)/voicestyle bundle demo
@@ -68,14 +62,14 @@ bench: .venv/serve.stamp  ## hours: step, profile, clients, arrivals, cold start
 bench-quick: .venv/serve.stamp  ## minutes: the step's speed alone
 	$(BIN)/python -m benchmarks.step --quick
 
-train: .venv/train.stamp  ## VOICES=folder: train the demo bundle's encoders anew
+train: .venv/train.stamp  ## VOICES=folder train the demo bundle's encoders again
 	$(BIN)/python scripts/train_demo.py --voices '$(VOICES)'
 
-lock: $(BIN)/python  ## resolve requirements.lock anew
-	$(BIN)/python -m pip install --quiet pip-tools
+lock: $(BIN)/python  ## resolve requirements.lock again
+	$(BIN)/python -m pip install -qq pip-tools
 	$(BIN)/pip-compile --quiet --all-extras --strip-extras --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
-	@sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock  # the build (CPU, CUDA) is the index's choice
+	@sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock  # the index decides on the build (CPU, CUDA)
 
-clean:  ## everything that make made
+clean:  ## remove all generated files
 	rm -rf .venv .cache bundles build logs *.egg-info model_store/*.mar face*.png

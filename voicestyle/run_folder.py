@@ -1,4 +1,4 @@
-"""What `voicestyle serve` and its workers share while it runs: a folder, told through the environment."""
+"""The folder that `voicestyle serve` and its workers share; its path is passed in an environment variable."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ VARIABLE: Final = "VOICESTYLE_RUN"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`path/metrics` for prometheus_client's files, and the flag `path/drain`: the workers take nobody new in."""
+    """`path/metrics` holds prometheus_client's files; while the file `path/drain` exists, workers admit no requests."""
 
     path: Path
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """Make the folder, which must not exist: the metrics of an earlier run would be counted again."""
+        """Make the folder. Raises FileExistsError if it exists: the metrics of an earlier run would count again."""
         (path / "metrics").mkdir(parents=True)
         return cls(path)
 
     @classmethod
     def from_environment(cls) -> RunFolder | None:
-        """The folder that this process was told of; None where nobody supervises it."""
+        """The folder named by this process's environment; None for a worker that `voicestyle serve` did not start."""
         path = os.environ.get(VARIABLE)
         return None if path is None else cls(Path(path))
 
     @property
     def metrics(self) -> Path:
-        """Where the workers keep their metrics."""
+        """The folder of the workers' metrics."""
         return self.path / "metrics"
 
     @property
@@ -39,9 +39,9 @@ class RunFolder:
         return (self.path / "drain").exists()
 
     def begin_drain(self) -> None:
-        """Set the drain flag: from the next turn on newcomers get 503 `draining`."""
+        """Set the drain flag: from the handler's next iteration on, new requests get 503 `draining`."""
         (self.path / "drain").touch()
 
     def environment(self) -> dict[str, str]:
-        """What the workers are told."""
+        """The environment variables for the workers."""
         return {VARIABLE: str(self.path), "PROMETHEUS_MULTIPROC_DIR": str(self.metrics)}

@@ -1,6 +1,10 @@
+"""The commands `generate` and `serve`, and the help of all commands."""
+
 import io
 import json
 import shutil
+import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -24,7 +28,7 @@ def generate(run, tiny_bundle):
     return lambda *arguments: run("generate", "--bundle", tiny_bundle, *arguments)
 
 
-def test_one_voice_to_face_png(generate, samples, tmp_path):
+def test_generate_writes_face_png(generate, samples, tmp_path):
     result = generate(samples / "slt.wav", "--steps", "4", "--seed", "3", "--report")
     assert result.exit_code == 0, result.output
     assert Image.open(tmp_path / "face.png").size == (64, 64)
@@ -45,17 +49,17 @@ def test_the_suffix_decides_the_format(generate, samples, tmp_path):
     assert Image.open(tmp_path / "face.webp").format == "WEBP"
 
 
-def test_several_voices_share_a_batch_and_get_a_file_each(generate, samples, tmp_path):
+def test_several_voices_share_a_batch(generate, samples, tmp_path):
     voices = [samples / f"{name}.wav" for name in ("slt", "rms", "awb")]
     assert generate(*voices, "--batch", "2", "--size", "32", "--report", "-o", "faces").exit_code == 0
     reports = [json.loads((tmp_path / "faces" / f"{voice.stem}.json").read_text()) for voice in voices]
     assert [report["largest_batch"] for report in reports[:2]] == [2, 2]
     assert generate(voices[1], "--size", "32", "-o", "alone.png").exit_code == 0
-    alone, together = ((tmp_path / name).read_bytes() for name in ("alone.png", "faces/rms.png"))
-    assert Image.open(io.BytesIO(alone)).size == Image.open(io.BytesIO(together)).size == (32, 32)
+    alone, batched = ((tmp_path / name).read_bytes() for name in ("alone.png", "faces/rms.png"))
+    assert Image.open(io.BytesIO(alone)).size == Image.open(io.BytesIO(batched)).size == (32, 32)
 
 
-def test_a_voice_that_cannot_be_used_is_named_and_the_others_are_made(generate, samples, tmp_path):
+def test_unusable_voices_are_named_and_others_generated(generate, samples, tmp_path):
     (tmp_path / "letter.txt").write_text("dear voice, " * 100)
     result = generate(tmp_path / "letter.txt", samples / "awb.wav", "-o", "faces")
     assert result.exit_code == 1
@@ -72,10 +76,10 @@ def test_a_voice_that_cannot_be_used_is_named_and_the_others_are_made(generate, 
         (["--bundle", "nowhere"], "no bundle in nowhere: bundle.json is missing"),
         (["-o", "face.bmp"], "a face is written as .png, .jpg, .jpeg, .webp, got face.bmp"),
         (["--device", "cuda"], "this machine has no CUDA device"),
-        (["--device", "gpu"], "a device is cpu, cuda, cuda:1 …, got gpu"),
+        (["--device", "gpu"], "must be cpu, cuda, cuda:1 …, got gpu"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(generate, samples, arguments, message):
+def test_usage_errors_are_one_line_and_exit_code_2(generate, samples, arguments, message):
     if arguments == ["--device", "cuda"] and __import__("torch").cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     result = generate(samples / "slt.wav", *arguments)
@@ -83,7 +87,7 @@ def test_mistakes_are_one_line_and_exit_code_2(generate, samples, arguments, mes
     assert message in result.stderr
 
 
-def test_two_faces_never_go_to_one_place(generate, samples, tmp_path):
+def test_two_voices_never_share_an_output_file(generate, samples, tmp_path):
     twin = tmp_path / "twin" / "slt.wav"
     twin.parent.mkdir()
     shutil.copy(samples / "slt.wav", twin)
@@ -101,7 +105,23 @@ def test_every_command_has_help(run):
         assert len(result.output) > 150
 
 
-def test_serve_without_an_archive_says_what_writes_one(run):
+def test_serve_names_the_command_that_writes_an_archive(run):
     result = run("serve", "--archive", "none.mar")
     assert result.exit_code == 2
     assert "none.mar is missing; `voicestyle archive` writes" in result.stderr
+
+
+def test_archive_is_rebuilt_only_if_stale_or_forced(run, tiny_bundle, tmp_path):
+    archive = tmp_path / "voicestyle.mar"
+    arguments = ("archive", "--bundle", tiny_bundle, "-o", archive)
+    assert run(*arguments).exit_code == 0
+    first = archive.stat().st_mtime_ns
+    assert run(*arguments).output == f"{archive} is current\n"
+    assert archive.stat().st_mtime_ns == first
+    assert "MB" in run(*arguments, "--force").output
+    assert archive.stat().st_mtime_ns > first
+
+
+def test_version_is_that_of_pyproject(run):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert run("--version").output.split()[-1] == project["project"]["version"]

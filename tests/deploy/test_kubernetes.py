@@ -1,4 +1,4 @@
-"""deploy/kubernetes: valid against Kubernetes' schemas, and in keeping with the service that it runs."""
+"""deploy/kubernetes: valid by Kubernetes' schemas, and consistent with the service, the image and nginx."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from voicestyle.serving.server import START_SECONDS, STOP_SECONDS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FILES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-VERSIONS = ("1.29", "1.37")  # the first with sidecars, and one of today
+VERSIONS = ("1.29", "1.37")  # the first version with sidecars, and a recent one
 
 
 def read(name):
@@ -37,28 +37,28 @@ def parameters(service_container):
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_the_schemas_accept_it(path, version):
+def test_files_are_valid_by_the_schemas(path, version):
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     for document in yaml.safe_load_all(path.read_text()):
         kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_the_schemas_refuse_a_slip():
+def test_the_schemas_find_a_misspelt_field():
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
-    slip = read("kubernetes/deployment.yaml")
-    slip["spec"]["template"]["spec"]["terminationGracePeriod"] = 180
+    misspelt = read("kubernetes/deployment.yaml")
+    misspelt["spec"]["template"]["spec"]["terminationGracePeriod"] = 180
     with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
-        kubernetes_validate.validate(slip, VERSIONS[-1], strict=True)
+        kubernetes_validate.validate(misspelt, VERSIONS[-1], strict=True)
 
 
-def test_the_customization_names_what_is_there():
-    customization = read("kustomization.yaml")
-    assert sorted(DEPLOY / name for name in customization["resources"]) == FILES
-    (generated,) = customization["configMapGenerator"]
+def test_the_kustomization_names_existing_files():
+    kustomization = read("kustomization.yaml")
+    assert sorted(DEPLOY / name for name in kustomization["resources"]) == FILES
+    (generated,) = kustomization["configMapGenerator"]
     assert all((DEPLOY / name).is_file() for name in generated["files"])
 
 
-def test_the_pod_may_do_nothing_but_serve(pod, service_container):
+def test_the_pod_has_minimal_privileges(pod, service_container):
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -76,7 +76,7 @@ def test_the_pod_may_do_nothing_but_serve(pod, service_container):
     assert service_container["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
-def test_the_user_is_the_image_s(pod):
+def test_the_user_is_that_of_the_image(pod):
     user = re.search(r"(?m)^USER (\d+):(\d+)$", (DEPLOY.parent / "Dockerfile").read_text())
     assert [int(number) for number in user.groups()] == [
         pod["securityContext"]["runAsUser"],
@@ -85,9 +85,9 @@ def test_the_user_is_the_image_s(pod):
 
 
 def test_probes_ask_the_operations_port(service_container, parameters):
-    assert parameters["operations_host"] == "0.0.0.0"  # the kubelet asks the pod's address
+    assert parameters["operations_host"] == "0.0.0.0"  # the kubelet probes the pod's address
     (port,) = service_container["ports"]
-    assert (port["name"], port["containerPort"]) == ("operations", parameters["operations_port"])
+    assert (port["name"], port["containerPort"]) == ("operations", parameters["operations"])
     probes = {name: service_container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")}
     assert {name: probe["httpGet"]["path"] for name, probe in probes.items()} == {
         "startup": "/ready",
@@ -98,13 +98,13 @@ def test_probes_ask_the_operations_port(service_container, parameters):
     assert probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"] > START_SECONDS
 
 
-def test_the_kubelet_waits_for_the_drain(pod, parameters):
+def test_the_termination_grace_period_covers_the_drain(pod, parameters):
     drain = parameters["drain_grace"] + parameters["drain_seconds"] + STOP_SECONDS
     assert pod["terminationGracePeriodSeconds"] > drain
-    assert parameters["drain_grace"] > 0  # readiness has to travel before anybody is refused
+    assert parameters["drain_grace"] > 0  # proxies need time to notice before requests are rejected
 
 
-def test_only_nginx_is_exposed_and_it_outlives_the_drain(pod, parameters):
+def test_only_nginx_is_exposed_and_it_stops_last(pod, parameters):
     (nginx,) = pod["initContainers"]
     assert nginx["restartPolicy"] == "Always"  # a sidecar: stopped after the main container
     assert parameters["host"] == "127.0.0.1"
@@ -117,7 +117,7 @@ def test_only_nginx_is_exposed_and_it_outlives_the_drain(pod, parameters):
     assert service["selector"].items() <= labels.items()
 
 
-def test_nginx_reads_the_mounted_file_and_keeps_bodies_in_memory(pod):
+def test_nginx_keeps_bodies_in_memory(pod):
     (nginx,) = pod["initContainers"]
     mounts = {mount["name"]: mount["mountPath"] for mount in nginx["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}

@@ -1,4 +1,4 @@
-"""deploy/nginx/nginx.conf with a real nginx, before stand-ins for TorchServe that note what reaches them."""
+"""deploy/nginx/nginx.conf with a real nginx and fake backends that record the requests."""
 
 import json
 import os
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get inst
 class Backend(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def answer(self):
+    def respond(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.seen.append((self.command, self.path, self.headers.get("Content-Type"), len(body)))
         if self.headers.get("X-Stream"):
@@ -51,10 +51,10 @@ class Backend(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.write(b"6\r\nfirst\n\r\n")
-        self.server.client_saw_the_first_line.wait(20)
+        self.server.first_line_received.wait(20)
         self.wfile.write(b"5\r\nlast\n\r\n0\r\n\r\n")
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = respond  # noqa: N815
 
     def log_message(self, *_):
         pass
@@ -65,15 +65,15 @@ class AnyMethod(grpc.GenericRpcHandler):
         self.seen = []
 
     def service(self, call):
-        def answer(request, context):
+        def respond(request, context):
             self.seen.append(call.method)
-            return b"answer to " + request
+            return b"reply to " + request
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        return grpc.unary_unary_rpc_method_handler(respond)
 
 
 class Addresses:
-    """Of a running nginx, and its log."""
+    """The addresses and the access log of a running nginx."""
 
     def __init__(self, folder):
         ports = Ports.free()
@@ -85,7 +85,7 @@ class Addresses:
 
 @contextmanager
 def running_nginx(folder, inference, operations, grpc_inference):
-    """The configuration as it is, but for ports and places."""
+    """Run nginx with the configuration, in which ports and paths are replaced."""
     addresses = Addresses(folder)
     text = CONF.read_text()
     for pattern, replacement in {
@@ -101,9 +101,9 @@ def running_nginx(folder, inference, operations, grpc_inference):
         text = re.sub(pattern, replacement, text)
     conf = folder / "nginx.conf"
     conf.write_text(text)
-    # Workers of a root's nginx are somebody else, who may not write to this test's folder.
-    who = "daemon off;" if os.geteuid() else "daemon off; user root;"
-    with subprocess.Popen([NGINX, "-e", "stderr", "-g", who, "-c", conf, "-p", folder]) as process:
+    # Started by root, nginx runs its workers as another user by default, who cannot write to the test's folder.
+    settings = "daemon off;" if os.geteuid() else "daemon off; user root;"
+    with subprocess.Popen([NGINX, "-e", "stderr", "-g", settings, "-c", conf, "-p", folder]) as process:
         try:
             for port in (addresses.http, addresses.grpc):
                 _await(port, process)
@@ -113,14 +113,14 @@ def running_nginx(folder, inference, operations, grpc_inference):
 
 
 @pytest.fixture(scope="module")
-def behind(tmp_path_factory):
-    """Stand-ins for all that nginx may reach, and nginx's addresses."""
+def proxied(tmp_path_factory):
+    """Fake backends for nginx's upstreams, and nginx's addresses."""
     with ExitStack() as stack:
 
         def backend():
             server = stack.enter_context(ThreadingHTTPServer((HOST, 0), Backend))
-            server.seen, server.status, server.client_saw_the_first_line = [], 200, threading.Event()
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            server.seen, server.status, server.first_line_received = [], 200, threading.Event()
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
             stack.callback(server.shutdown)
             return server
 
@@ -148,30 +148,30 @@ def _await(port, process):
 
 
 @pytest.fixture(autouse=True)
-def nothing_seen(request):
-    if "behind" in request.fixturenames:
-        behind = request.getfixturevalue("behind")
-        for server in (behind.inference, behind.operations, behind.grpc):
+def no_requests_seen(request):
+    if "proxied" in request.fixturenames:
+        proxied = request.getfixturevalue("proxied")
+        for server in (proxied.inference, proxied.operations, proxied.grpc):
             server.seen.clear()
             server.status = 200
 
 
 @pytest.fixture
-def ask(behind):
-    with httpx.Client(base_url=behind.nginx.url, trust_env=False, timeout=30) as client:
+def ask(proxied):
+    with httpx.Client(base_url=proxied.nginx.url, trust_env=False, timeout=30) as client:
         yield client.request
 
 
-def test_nginx_takes_the_file_as_it_is():
+def test_nginx_accepts_the_configuration():
     done = subprocess.run([NGINX, "-t", "-e", "stderr", "-c", CONF], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_voice_goes_through_without_its_query(behind, ask):
-    answer = ask("POST", PREDICT, params={"customized": "true"}, content=b"RIFF", headers=OCTETS)
-    assert (answer.status_code, answer.content) == (200, b"ok")
-    assert answer.headers["X-Request-Id"] == "id-of-the-service"
-    assert behind.inference.seen == [("POST", PREDICT, "application/octet-stream", 4)]
+def test_voices_are_forwarded_without_the_query(proxied, ask):
+    reply = ask("POST", PREDICT, params={"customized": "true"}, content=b"RIFF", headers=OCTETS)
+    assert (reply.status_code, reply.content) == (200, b"ok")
+    assert reply.headers["X-Request-Id"] == "id-of-the-service"
+    assert proxied.inference.seen == [("POST", PREDICT, "application/octet-stream", 4)]
 
 
 @pytest.mark.parametrize(
@@ -198,79 +198,79 @@ def test_a_voice_goes_through_without_its_query(behind, ask):
         ("POST", "/ping", 405),
     ],
 )
-def test_nothing_else_reaches_torchserve(behind, ask, method, path, status):
+def test_nothing_else_reaches_torchserve(proxied, ask, method, path, status):
     assert ask(method, path).status_code == status
-    assert behind.inference.seen == behind.operations.seen == []
+    assert proxied.inference.seen == proxied.operations.seen == []
 
 
-def test_ping_tells_what_ready_tells(behind, ask):
+def test_ping_returns_the_result_of_ready(proxied, ask):
     assert ask("GET", "/ping?x=1").status_code == 200
-    behind.operations.status = 503
+    proxied.operations.status = 503
     assert ask("GET", "/ping").status_code == 503
-    assert [path for _, path, *_ in behind.operations.seen] == ["/ready", "/ready"]
+    assert [path for _, path, *_ in proxied.operations.seen] == ["/ready", "/ready"]
 
 
-def test_a_body_may_be_as_large_as_torchserve_takes_it_and_no_larger(behind, ask):
+def test_the_body_limit_is_torchserve_s(proxied, ask):
     largest = int(read_properties(CONFIG)["max_request_size"])
     assert ask("POST", PREDICT, content=bytes(largest), headers=OCTETS).status_code == 200
-    assert behind.inference.seen[0][-1] == largest
-    answer = ask("POST", PREDICT, content=bytes(largest + 1), headers=OCTETS)
-    assert (answer.status_code, answer.headers["Content-Type"]) == (413, "application/json")
-    error = answer.json()["error"]
+    assert proxied.inference.seen[0][-1] == largest
+    reply = ask("POST", PREDICT, content=bytes(largest + 1), headers=OCTETS)
+    assert (reply.status_code, reply.headers["Content-Type"]) == (413, "application/json")
+    error = reply.json()["error"]
     assert error["code"] == "too_large"
     assert f"at most {largest >> 20} MiB" in error["message"]
     assert re.fullmatch(r"[0-9a-f]{32}", error["request_id"])
-    assert len(behind.inference.seen) == 1
+    assert len(proxied.inference.seen) == 1
 
 
-def test_a_voice_that_would_be_read_as_a_form_is_refused(behind, ask):
-    words = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-    answer = ask("POST", PREDICT, content=b"RIFF", headers=words)
-    assert answer.status_code == 415
-    assert answer.json()["error"]["code"] == "not_audio"
-    assert behind.inference.seen == []
+def test_voices_sent_as_urlencoded_forms_are_rejected(proxied, ask):
+    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+    reply = ask("POST", PREDICT, content=b"RIFF", headers=headers)
+    assert reply.status_code == 415
+    assert reply.json()["error"]["code"] == "not_audio"
+    assert proxied.inference.seen == []
 
 
-def test_a_half_sent_body_reaches_nobody(behind, ask):
-    port = httpx.URL(behind.nginx.url).port
+def test_incomplete_bodies_are_not_forwarded(proxied, ask):
+    port = httpx.URL(proxied.nginx.url).port
     with socket.create_connection((HOST, port)) as half:
         half.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nRIFF".encode())
         assert ask("POST", PREDICT, content=b"RIFF", headers=OCTETS).status_code == 200
-    assert len(behind.inference.seen) == 1
+    assert len(proxied.inference.seen) == 1
 
 
-def test_lines_go_out_as_they_come(behind):
-    words = OCTETS | {"X-Stream": "1"}
-    with httpx.stream("POST", behind.nginx.url + PREDICT, content=b"RIFF", headers=words, trust_env=False) as answer:
-        lines = answer.iter_lines()
+def test_response_lines_are_forwarded_at_once(proxied):
+    headers = OCTETS | {"X-Stream": "1"}
+    with httpx.stream("POST", proxied.nginx.url + PREDICT, content=b"RIFF", headers=headers, trust_env=False) as reply:
+        lines = reply.iter_lines()
         assert next(lines) == "first"
-        behind.inference.client_saw_the_first_line.set()
+        proxied.inference.first_line_received.set()
         assert list(lines) == ["last"]
 
 
-def test_what_the_service_says_goes_through_as_it_is(behind, ask):
-    behind.inference.status = 502
+def test_the_service_s_errors_are_forwarded_unchanged(proxied, ask):
+    proxied.inference.status = 502
     assert ask("POST", PREDICT, content=b"RIFF", headers=OCTETS).status_code == 502
 
 
-def test_a_service_that_is_down_is_a_503_that_may_be_tried_again(tmp_path):
-    nobody = Ports.free()
-    with running_nginx(tmp_path, nobody.inference, nobody.operations, nobody.grpc_inference) as nginx:
-        answer = httpx.post(nginx.url + PREDICT, content=b"RIFF", headers=OCTETS, trust_env=False)
-        assert answer.status_code == 503
-        assert answer.headers["Retry-After"] == "5"
-        assert answer.json()["error"]["code"] == "unavailable"
+def test_a_stopped_service_is_a_503_with_retry_after(tmp_path):
+    unused = Ports.free()
+    with running_nginx(tmp_path, unused.inference, unused.operations, unused.grpc_inference) as nginx:
+        reply = httpx.post(nginx.url + PREDICT, content=b"RIFF", headers=OCTETS, trust_env=False)
+        assert reply.status_code == 503
+        assert reply.headers["Retry-After"] == "5"
+        assert reply.json()["error"]["code"] == "unavailable"
         assert not httpx.get(nginx.url + "/ping", trust_env=False).is_success
         with grpc.insecure_channel(nginx.target) as channel, pytest.raises(grpc.RpcError) as error:
             channel.unary_unary(f"/{SERVICE}/Predictions")(b"voice", timeout=20)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_three_grpc_methods_go_through(behind):
-    with grpc.insecure_channel(behind.nginx.target) as channel:
+def test_three_grpc_methods_are_forwarded(proxied):
+    with grpc.insecure_channel(proxied.nginx.target) as channel:
         for name in ("Predictions", "StreamPredictions", "Ping"):
-            assert channel.unary_unary(f"/{SERVICE}/{name}")(b"voice", timeout=20) == b"answer to voice"
-    assert len(behind.grpc.seen) == 3
+            assert channel.unary_unary(f"/{SERVICE}/{name}")(b"voice", timeout=20) == b"reply to voice"
+    assert len(proxied.grpc.seen) == 3
 
 
 @pytest.mark.parametrize(
@@ -283,34 +283,34 @@ def test_three_grpc_methods_go_through(behind):
         "/inference.GRPCInferenceService/ModelInfer",
     ],
 )
-def test_no_other_grpc_method_does(behind, method):
-    with grpc.insecure_channel(behind.nginx.target) as channel, pytest.raises(grpc.RpcError) as error:
+def test_other_grpc_methods_are_unimplemented(proxied, method):
+    with grpc.insecure_channel(proxied.nginx.target) as channel, pytest.raises(grpc.RpcError) as error:
         channel.unary_unary(method)(b"voice", timeout=20)
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert behind.grpc.seen == []
+    assert proxied.grpc.seen == []
 
 
-def test_a_grpc_message_beyond_the_limit_does_not_reach_it(behind):
+def test_grpc_messages_beyond_the_limit_are_blocked(proxied):
     largest = int(read_properties(CONFIG)["max_request_size"])
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    with grpc.insecure_channel(behind.nginx.target, options) as channel:
+    with grpc.insecure_channel(proxied.nginx.target, options) as channel:
         call = channel.unary_unary(f"/{SERVICE}/Predictions")
-        assert call(bytes(largest - 1000), timeout=60).startswith(b"answer")
+        assert call(bytes(largest - 1000), timeout=60).startswith(b"reply")
         with pytest.raises(grpc.RpcError):
             call(bytes(largest + 1), timeout=60)
-    assert len(behind.grpc.seen) == 1
+    assert len(proxied.grpc.seen) == 1
 
 
-def test_the_log_has_no_address_and_no_query(behind, ask):
+def test_the_log_has_no_address_and_no_query(proxied, ask):
     ask("POST", PREDICT, params={"name": "a-person"}, content=b"RIFF", headers=OCTETS | {"User-Agent": "a-browser"})
-    written = behind.nginx.access_log.read_text()
+    written = proxied.nginx.access_log.read_text()
     assert f"POST {PREDICT} 200" in written
     assert "request=id-of-the-service" in written
     for word in (HOST + " ", "a-person", "a-browser"):
         assert word not in written
 
 
-def test_every_error_of_nginx_is_json_as_the_service_s_own():
+def test_nginx_s_own_errors_are_json_like_the_service_s():
     bodies = re.findall(r"return \d+ '(\{.*\})';", CONF.read_text())
     assert len(bodies) == 3
     for body in bodies:

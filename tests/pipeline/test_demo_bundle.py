@@ -1,10 +1,11 @@
 """The demo bundle that is built from the committed weights."""
 
+import grimp
 import numpy as np
 import pytest
 
 from voicestyle.bundle import Bundle
-from voicestyle.demo_bundle import ASSETS, demo_version, fetch_wheel, is_current, read_encoders
+from voicestyle.demo_bundle import ASSETS, PACKAGES, code_files, demo_version, fetch_wheel, is_current, read_encoders
 from voicestyle.errors import BundleError
 from voicestyle.offline import generate_faces
 from voicestyle.options import Options
@@ -42,6 +43,16 @@ def test_a_changed_asset_is_another_version(tmp_path):
     (tmp_path / "encoders.json").write_text((tmp_path / "encoders.json").read_text() + " ")
     assert demo_version(tmp_path) != demo_version()
     assert not is_current(tmp_path)
+
+
+def test_the_version_covers_all_imported_code():
+    imports = grimp.build_graph("cmpc2", "voicestyle", cache_dir=None)
+    imported, to_visit = set(), {"voicestyle.demo_bundle"}
+    while to_visit:
+        imported.add(module := to_visit.pop())
+        to_visit |= imports.find_modules_directly_imported_by(module) - imported
+    covered = {".".join(path.relative_to(PACKAGES).with_suffix("").parts) for path in code_files()}
+    assert {name.removesuffix(".__init__") for name in covered} == imported
 
 
 def test_weights_that_do_not_fit_their_description_are_named(tmp_path):

@@ -1,4 +1,4 @@
-"""Archives of tiny bundles, and a real TorchServe that serves them."""
+"""Archives of tiny bundles, and a real TorchServe for them."""
 
 import pytest
 
@@ -24,31 +24,31 @@ def fragile_archive(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def service(fragile_archive, samples):
-    """One TorchServe for the whole session, on that archive."""
+    """One TorchServe for the whole session, with that archive."""
     import httpx
 
     from tests.support.tiny_service import Service
     from voicestyle.serving import TorchServe
 
     with pytest.MonkeyPatch.context() as patch, httpx.Client(timeout=120, trust_env=False) as client:
-        patch.setenv("OMP_NUM_THREADS", "1")  # several threads for such small tensors wait for each other
+        patch.setenv("OMP_NUM_THREADS", "1")  # with such small tensors, several threads only wait for each other
         with TorchServe(fragile_archive) as running:
             yield Service(running, client, (samples / "slt.wav").read_bytes())
 
 
 @pytest.fixture
 def unharmed(service):
-    """Afterwards the server answers, and no worker was replaced."""
+    """After the test the server makes faces, and no worker was replaced."""
     before = service.pids
     yield
-    assert service.answers()
+    assert service.makes_faces()
     assert service.pids == before
     assert len(before) == 1
 
 
 @pytest.fixture(scope="session")
 def server(demo_bundle, tmp_path_factory):
-    """One TorchServe on the demo bundle for the whole session."""
+    """One TorchServe with the demo bundle for the whole session."""
     from voicestyle.archive import build_archive
     from voicestyle.serving import TorchServe
 

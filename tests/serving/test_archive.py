@@ -1,29 +1,33 @@
-"""The archive: whole, self-contained, never half-written, rebuilt only when something in it changed."""
+"""The archive: complete, self-contained, written atomically, and stale when a part of it changed."""
 
 import json
 import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
+import voicestyle
 from voicestyle import archive as archives
-from voicestyle.archive import build_archive, ensure_archive, is_current
+from voicestyle.archive import build_archive, is_current
 from voicestyle.errors import ArchiveError, BundleError
 from voicestyle.manifest import MANIFEST, Manifest
 
+ROOT = Path(__file__).parents[2]
 IMPORT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import cmpc2, voicestyle.pipeline, voicestyle_handler
+assert voicestyle.__version__ == sys.argv[2]
 loaded = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] in
-          ("cmpc2", "voicestyle", "handlers", "voicestyle_handler") and module.__file__]
+          ("cmpc2", "voicestyle", "voicestyle_handler") and module.__file__]
 assert len(loaded) > 20 and all(path.startswith(sys.argv[1]) for path in loaded), loaded
 """
 
 
-def test_holds_the_bundle_the_handler_and_both_packages(tiny_archive, tiny_bundle):
+def test_holds_bundle_handler_and_packages(tiny_archive, tiny_bundle):
     with zipfile.ZipFile(tiny_archive) as opened:
         names = set(opened.namelist())
         manifest = json.loads(opened.read("MAR-INF/MANIFEST.json"))
@@ -32,24 +36,45 @@ def test_holds_the_bundle_the_handler_and_both_packages(tiny_archive, tiny_bundl
     assert manifest["model"]["modelName"] == "voicestyle"
     assert manifest["model"]["modelVersion"] == "7"
     assert manifest["model"]["configFile"] in names
-    assert {"voicestyle_handler.py", "handlers/requests.py", "cmpc2/vad.py", "voicestyle/pipeline.py"} <= names
+    assert {
+        "voicestyle_handler.py",
+        "voicestyle/worker/request_parser.py",
+        "voicestyle/__init__.py",
+        "cmpc2/vad.py",
+        "voicestyle/pipeline.py",
+    } <= names
     folders = ("voicestyle/training", "voicestyle/evaluation", "voicestyle/assets", "voicestyle/cli", "tests")
     assert not [name for name in names if name.startswith(folders) or "__pycache__" in name]
 
 
-def test_runs_without_the_repository(tiny_archive, tmp_path):
+def test_handler_and_yaml_are_the_repository_s_files(tiny_archive):
+    with zipfile.ZipFile(tiny_archive) as opened:
+        for name in ("voicestyle_handler.py", "model_config.yaml"):
+            assert opened.read(name) == (ROOT / "handlers" / name).read_bytes()
+
+
+def test_worker_code_runs_from_the_archive_alone(tiny_archive, tmp_path):
     with zipfile.ZipFile(tiny_archive) as opened:
         opened.extractall(tmp_path / "model")
-    command = [sys.executable, "-c", IMPORT, str(tmp_path / "model")]
+    command = [sys.executable, "-c", IMPORT, str(tmp_path / "model"), voicestyle.__version__]
     subprocess.run(command, cwd=tmp_path, check=True)
 
 
-def test_is_built_again_only_when_something_changed(tiny_bundle, tmp_path, monkeypatch):
+def test_is_stale_when_a_part_of_it_changed(tiny_bundle, tmp_path, monkeypatch):
     archive = tmp_path / "store" / "voicestyle.mar"
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, bundle)
-    assert ensure_archive(bundle, archive)
-    assert not ensure_archive(bundle, archive)
+    assert not is_current(archive, bundle)
+    build_archive(bundle, archive)
+    assert is_current(archive, bundle)
+    handler = tmp_path / "voicestyle_handler.py"
+    handler.write_bytes(archives.HANDLER.read_bytes() + b"# changed")
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "HANDLER", handler)
+        assert not is_current(archive, bundle)
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "__version__", "another")
+        assert not is_current(archive, bundle)
     manifest = json.loads((bundle / MANIFEST).read_text()) | {"card": "another"}
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     assert not is_current(archive, bundle)
@@ -57,7 +82,7 @@ def test_is_built_again_only_when_something_changed(tiny_bundle, tmp_path, monke
     assert not is_current(archive, bundle)
 
 
-def test_a_failure_leaves_the_old_one_and_nothing_else(tiny_bundle, tmp_path, monkeypatch):
+def test_a_failed_build_keeps_the_old_archive(tiny_bundle, tmp_path, monkeypatch):
     archive = tmp_path / "voicestyle.mar"
     archive.write_bytes(b"the old one")
     monkeypatch.setattr(archives.sys, "executable", shutil.which("false"))
@@ -67,7 +92,7 @@ def test_a_failure_leaves_the_old_one_and_nothing_else(tiny_bundle, tmp_path, mo
     assert list(tmp_path.iterdir()) == [archive]
 
 
-def test_no_whole_bundle_no_archive(tiny_bundle, tmp_path):
+def test_incomplete_or_altered_bundles_are_rejected(tiny_bundle, tmp_path):
     archive = tmp_path / "store" / "voicestyle.mar"
     with pytest.raises(BundleError, match=r"bundle\.json is missing"):
         build_archive(tmp_path, archive)
@@ -76,9 +101,3 @@ def test_no_whole_bundle_no_archive(tiny_bundle, tmp_path):
     with pytest.raises(BundleError, match=r"latent_bank\.npy was altered"):
         build_archive(tmp_path / "bundle", archive)
     assert not archive.parent.exists()
-
-
-def test_says_that_it_needs_the_repository(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "ROOT", tmp_path)
-    with pytest.raises(ArchiveError, match="checkout of the repository"):
-        build_archive(tiny_bundle, tmp_path / "voicestyle.mar")

@@ -1,4 +1,4 @@
-"""The canary: its voice, its request, and how an answer is judged."""
+"""The canary: its synthetic voice, its request, and the outcome of each response."""
 
 import io
 import json
@@ -20,16 +20,16 @@ from voicestyle.serving.canary_voice import RATE, canary_wav, vowel
 
 @pytest.mark.parametrize("mode", [2, 3])
 @pytest.mark.parametrize("seconds", [0.6, 1.0, 2.5])
-def test_the_canary_s_voice_is_speech_to_the_detector(seconds, mode):
+def test_the_synthetic_vowel_is_detected_as_speech(seconds, mode):
     assert len(speech_only(vowel(seconds), mode)) / RATE > seconds - 0.1
 
 
-def test_the_detector_can_say_no():
+def test_the_detector_rejects_a_whistle():
     whistle = (6000 * np.sin(2 * np.pi * 7000 * np.arange(RATE) / RATE)).astype(np.int16)
     assert len(speech_only(whistle, 2)) / RATE < 0.5
 
 
-def test_the_canary_s_file_is_the_same_every_time():
+def test_the_canary_s_audio_is_deterministic():
     assert canary_wav(0.8) == canary_wav(0.8)
     with wave.open(io.BytesIO(canary_wav(0.8))) as read:
         assert (read.getframerate(), read.getsampwidth(), read.getnchannels()) == (16000, 2, 1)
@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.server.seen.append((self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
-        status, content_type, body = self.server.answer
+        status, content_type, body = self.server.response
         if status is None:
             self.close_connection = True
             return
@@ -56,10 +56,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def handler_that_says(*answer):
+def server_that_responds(*response):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.answer, server.seen = answer, []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.response, server.seen = response, []
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield server
         finally:
@@ -70,47 +70,47 @@ def error_of(code):
     return json.dumps({"error": {"code": code, "message": "…", "request_id": "1"}}).encode()
 
 
-TORCHSERVE_S_OWN = b'{"code": 503, "type": "ServiceUnavailableException", "message": "full"}'
+TORCHSERVE_ERROR = b'{"code": 503, "type": "ServiceUnavailableException", "message": "full"}'
 
 
 @pytest.mark.parametrize(
-    ("answer", "steps", "outcome", "words"),
+    ("response", "steps", "outcome", "message"),
     [
         ((200, "image/png", b"\x89PNG"), [0, 1], Outcome.ANSWERED, "a face after"),
-        ((200, "text/html", b"hello"), [0, 0], Outcome.FAILED, "200 without a code of ours"),
+        ((200, "text/html", b"hello"), [0, 0], Outcome.FAILED, "200 without an error code of the handler"),
         ((503, "application/json", error_of("overloaded")), [0, 0], Outcome.FULL, "503 overloaded"),
         ((503, "application/json", error_of("draining")), [0, 0], Outcome.DRAINING, "503 draining"),
         ((500, "application/json", error_of("internal")), [0, 9], Outcome.FAILED, "500 internal"),
         ((415, "application/json", error_of("not_audio")), [0, 9], Outcome.FAILED, "415 not_audio"),
-        ((503, "application/json", TORCHSERVE_S_OWN), [4, 9], Outcome.BUSY, "5 steps were taken meanwhile"),
-        ((503, "application/json", TORCHSERVE_S_OWN), [4, 4], Outcome.FAILED, "503 without a code"),
+        ((503, "application/json", TORCHSERVE_ERROR), [4, 9], Outcome.BUSY, "5 steps were taken meanwhile"),
+        ((503, "application/json", TORCHSERVE_ERROR), [4, 4], Outcome.FAILED, "503 without an error code"),
         ((None, "", b""), [4, 9], Outcome.BUSY, "RemoteDisconnected, but 5 steps"),
         ((None, "", b""), [4, 4], Outcome.FAILED, "RemoteDisconnected"),
     ],
 )
-def test_a_canary_is_judged_by_its_answer(answer, steps, outcome, words):
-    with handler_that_says(*answer) as server:
+def test_a_canary_s_outcome_follows_its_response(response, steps, outcome, message):
+    with server_that_responds(*response) as server:
         url = f"http://127.0.0.1:{server.server_port}/predictions/voicestyle"
         counts = iter(steps)
-        judged, said = Canary(url, b"RIFF", 32, lambda: next(counts)).send()
-    assert judged is outcome
-    assert words in said
+        result = Canary(url, b"RIFF", 32, lambda: next(counts)).send()
+    assert result.outcome is outcome
+    assert message in result.message
     path, headers, body = server.seen[0]
     assert (path, body) == ("/predictions/voicestyle", b"RIFF")
     assert (headers["X-VoiceStyle-Steps"], headers["X-VoiceStyle-Size"]) == ("1", "32")
 
 
 @pytest.mark.parametrize(("steps", "outcome"), [([0, 0], Outcome.FAILED), ([0, 3], Outcome.BUSY)])
-def test_a_canary_without_an_answer_in_its_time(steps, outcome):
+def test_a_canary_that_times_out(steps, outcome):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         counts = iter(steps)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/predictions/voicestyle"
-        judged, said = Canary(url, b"RIFF", 32, lambda: next(counts), seconds=0.05).send()
-    assert judged is outcome
-    assert "no answer within 0 s: TimeoutError" in said
+        result = Canary(url, b"RIFF", 32, lambda: next(counts), seconds=0.05).send()
+    assert result.outcome is outcome
+    assert "no response within 0 s: TimeoutError" in result.message
 
 
-def test_the_canary_suits_the_archive(tiny_archive):
+def test_the_canary_matches_the_archive_s_bundle(tiny_archive):
     canary = Canary.of(tiny_archive, "http://127.0.0.1:1/predictions/voicestyle", lambda: 0)
     assert canary.size == 32
     with wave.open(io.BytesIO(canary.body)) as read:

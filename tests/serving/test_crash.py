@@ -1,4 +1,4 @@
-"""Workers that are killed under load: clients that retry get every face, and each once."""
+"""Workers are killed under load: clients that retry get every face exactly once."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def kills(request):
     return 10 if request.config.getoption("--slow") else 3
 
 
-def test_every_request_is_answered_and_none_twice(service, kills, monkeypatch):
+def test_every_request_is_answered_exactly_once(service, kills, monkeypatch):
     monkeypatch.setattr(retry, "MAX_DELAY", 2.0)
     voice, answers, lock = service.voice, {}, threading.Lock()
     url = service.server.url.removesuffix(service.path)
@@ -41,7 +41,7 @@ def test_every_request_is_answered_and_none_twice(service, kills, monkeypatch):
             asked = [pool.submit(ask, client, seed) for seed in seeds]
             while not any(request.done() for request in asked):
                 time.sleep(0.01)
-            os.kill(worker, signal.SIGKILL)  # some are answered, some run, some wait, some are not sent yet
+            os.kill(worker, signal.SIGKILL)  # while requests are finished, running, waiting or not sent yet
             for request in asked:
                 request.result(timeout=300)
         assert sorted(answers) == list(range(kills * CLIENTS * EACH))
@@ -53,7 +53,7 @@ def test_every_request_is_answered_and_none_twice(service, kills, monkeypatch):
 
 
 def await_worker(service, other_than):
-    """The worker that lives now, once it is none of those."""
+    """The running worker, once it is none of `other_than`."""
     end = time.monotonic() + 120
     while not (alive := set(service.pids) - other_than):
         assert time.monotonic() < end, "no new worker in 120 s"

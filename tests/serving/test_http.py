@@ -1,4 +1,4 @@
-"""The service as its clients see it: a real TorchServe on the demo bundle, asked over HTTP."""
+"""HTTP requests to a real TorchServe with the demo bundle."""
 
 import io
 import re
@@ -20,7 +20,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def client():
-    # No proxy of the environment lies between this machine and itself.
+    # trust_env=False: no proxy for requests to this machine.
     with httpx.Client(timeout=300, trust_env=False) as client:
         yield client
 
@@ -28,9 +28,9 @@ def client():
 @pytest.fixture(scope="module")
 def ask(client, server):
     def ask(audio, **headers):
-        words = {"Content-Type": "application/octet-stream", **FEW}
-        words |= {f"X-VoiceStyle-{name}": str(value) for name, value in headers.items()}
-        return client.post(server.url, content=audio, headers=words)
+        options = {f"X-VoiceStyle-{name}": str(value) for name, value in headers.items()}
+        headers = {"Content-Type": "application/octet-stream", **FEW, **options}
+        return client.post(server.url, content=audio, headers=headers)
 
     return ask
 
@@ -47,9 +47,9 @@ def speech(samples):
     return waveform
 
 
-def encode(waveform, rate=RATE, **form):
+def encode(waveform, rate=RATE, **options):
     file = io.BytesIO()
-    soundfile.write(file, waveform, rate, **form)
+    soundfile.write(file, waveform, rate, **options)
     return file.getvalue()
 
 
@@ -65,17 +65,17 @@ def psnr(one, other):
 def test_voice_to_face(ask, voices):
     response = ask(voices["slt"], Seed=3)
     assert pixels(response).shape == (256, 256, 3)
-    said = response.headers
-    assert said["Content-Type"] == "image/png"
-    assert int(said["Content-Length"]) == len(response.content)
-    assert [said[f"X-VoiceStyle-{name}"] for name in ("Steps", "Seed", "Size", "Batch")] == ["4", "3", "256", "1"]
+    headers = response.headers
+    assert headers["Content-Type"] == "image/png"
+    assert int(headers["Content-Length"]) == len(response.content)
+    assert [headers[f"X-VoiceStyle-{name}"] for name in ("Steps", "Seed", "Size", "Batch")] == ["4", "3", "256", "1"]
     for name in ("Similarity", "First-Similarity"):
-        assert -1 <= float(said[f"X-VoiceStyle-{name}"]) <= 1
-    assert re.fullmatch(r"demo@\S+", said["X-VoiceStyle-Model"])
-    assert re.fullmatch(r"[0-9a-f-]{36}", said["X-Request-Id"])
+        assert -1 <= float(headers[f"X-VoiceStyle-{name}"]) <= 1
+    assert re.fullmatch(r"demo@\S+", headers["X-VoiceStyle-Model"])
+    assert re.fullmatch(r"[0-9a-f-]{36}", headers["X-Request-Id"])
 
 
-def test_same_voice_and_seed_same_bytes(ask, voices):
+def test_the_same_voice_and_seed_give_the_same_bytes(ask, voices):
     first, again, other = (ask(voices["slt"], Seed=seed).content for seed in (3, 3, 4))
     assert first == again
     assert first[:8] == other[:8] == b"\x89PNG\r\n\x1a\n"
@@ -93,24 +93,24 @@ def test_multipart_form(client, server, voices):
     assert response.headers["X-VoiceStyle-Seed"] == "3"
 
 
-def test_four_clients_share_a_batch_and_nobody_feels_a_neighbour(ask, voices):
+def test_faces_do_not_depend_on_the_rest_of_the_batch(ask, voices):
     requests = [("slt", 1), ("rms", 2), ("awb", 3), ("slt", 4)]
     with ThreadPoolExecutor(4) as clients:
-        together = list(clients.map(lambda request: ask(voices[request[0]], Seed=request[1], Steps=6), requests))
-    shared = [int(response.headers["X-VoiceStyle-Batch"]) for response in together]
+        batched = list(clients.map(lambda request: ask(voices[request[0]], Seed=request[1], Steps=6), requests))
+    shared = [int(response.headers["X-VoiceStyle-Batch"]) for response in batched]
     assert max(shared) == 4
     assert min(shared) >= 2
-    for (voice, seed), response in zip(requests, together, strict=True):
+    for (voice, seed), response in zip(requests, batched, strict=True):
         alone = ask(voices[voice], Seed=seed, Steps=6)
         assert alone.headers["X-VoiceStyle-Batch"] == "1"
         assert psnr(pixels(alone), pixels(response)) > 40
 
 
-def hostile(speech):
+def unusual(speech):
     quiet = np.zeros(10 * RATE, dtype=np.float32)
     loudest = np.abs(speech[: len(speech) // 2]).argmax()
     stereo = np.repeat(speech[::2, None], 2, axis=1)
-    yield "text", b"Dear Sir or Madam, this is no voice.", 415, "not_audio"
+    yield "text", b"This text is no voice.", 415, "not_audio"
     yield "empty", b"", 415, "not_audio"
     yield "silence", encode(quiet, format="WAV"), 422, "no_speech"
     yield "0.2 s", encode(speech[loudest : loudest + RATE // 5], format="WAV"), 422, None
@@ -118,11 +118,11 @@ def hostile(speech):
     yield "flac", encode(speech, format="FLAC"), 200, None
     if "MP3" in soundfile.available_formats():
         yield "mp3", encode(speech, format="MP3"), 200, None
-    yield "cut short", encode(speech, format="FLAC")[:5000], None, None
+    yield "truncated", encode(speech, format="FLAC")[:5000], None, None
 
 
-def test_whatever_comes_never_a_server_error(ask, speech):
-    for name, audio, status, code in hostile(speech):
+def test_bad_audio_is_never_a_server_error(ask, speech):
+    for name, audio, status, code in unusual(speech):
         response = ask(audio)
         assert response.status_code in ((status,) if status else (200, 415, 422)), (name, response.text[:300])
         if response.status_code == 200:
@@ -141,14 +141,14 @@ def test_bad_options(ask, voices, name, value):
     assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_option")
 
 
-def test_bad_ones_among_good_ones(ask, voices):
+def test_bad_requests_among_good_ones(ask, voices):
     requests = [(voices["slt"], 4), (b"no voice", 4), (voices["rms"], 4), (voices["awb"], 0)]
     with ThreadPoolExecutor(4) as clients:
         responses = list(clients.map(lambda request: ask(request[0], Steps=request[1]), requests))
     assert [response.status_code for response in responses] == [200, 415, 200, 400]
 
 
-def test_clients_that_hang_up_do_not_keep_their_places(ask, server, voices):
+def test_disconnected_clients_free_their_slots(ask, server, voices):
     body = voices["slt"]
     head = f"POST /predictions/{server.model} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n"
     head += "Content-Type: audio/wav\r\nX-VoiceStyle-Steps: 2\r\nX-VoiceStyle-Size: 256\r\n\r\n"
@@ -160,10 +160,10 @@ def test_clients_that_hang_up_do_not_keep_their_places(ask, server, voices):
     assert ask(body).headers["X-VoiceStyle-Batch"] == "1"
 
 
-def test_log_has_a_line_a_request_and_nothing_of_theirs(ask, server, client, voices):
+def test_log_has_one_line_a_request_and_no_client_data(ask, server, client, voices):
     before = len(server.log())
     identity = ask(voices["slt"], Steps=3).headers["X-Request-Id"]
-    # curl's default content type makes TorchServe read the body as a form and fail; its log must not quote it.
+    # With curl's default content type TorchServe fails to parse the body as a form; its log must not contain it.
     secret = b"a=%zz&secret=voice"
     client.post(server.url, content=secret, headers={"Content-Type": "application/x-www-form-urlencoded"})
     time.sleep(0.5)
@@ -179,6 +179,6 @@ def test_the_management_api_is_closed(server, client, tmp_path):
     management = f"http://127.0.0.1:{server.ports.management}"
     assert client.post(f"{management}/models", params={"url": str(tmp_path)}).status_code == 405
     for url in ("http://127.0.0.1:9/x.war", "file:///etc/hostname"):
-        answer = client.post(f"{management}/workflows", params={"url": url})
-        assert answer.status_code == 404
-        assert "does not match any allowed URL" in answer.text
+        reply = client.post(f"{management}/workflows", params={"url": url})
+        assert reply.status_code == 404
+        assert "does not match any allowed URL" in reply.text

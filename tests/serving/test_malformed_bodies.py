@@ -1,4 +1,4 @@
-"""Hostile bodies against a real TorchServe: no 5xx, the same worker, and its memory as before."""
+"""Malformed bodies sent to a real TorchServe cause no 5xx, no new worker, and no growth of its memory."""
 
 import base64
 import json
@@ -9,11 +9,11 @@ import psutil
 import pytest
 import soundfile
 
-from tests.support.malformed_bodies import hostile
+from tests.support.malformed_bodies import malformed
 
 pytestmark = [pytest.mark.serving, pytest.mark.usefixtures("unharmed")]
 
-CLIENTS = 8  # as many as have a place in the batch
+CLIENTS = 8  # the slots of the batch
 GROWTH = 0.05
 OPTIONS = {"steps": "1", "size": "32"}
 
@@ -26,8 +26,8 @@ def speech(samples):
 
 
 def send(service, number, body):
-    """Raw, as a form or as JSON, in turn."""
-    headers = {f"X-VoiceStyle-{name}": word for name, word in OPTIONS.items()}
+    """Send the body raw, as a form or as JSON, in turn."""
+    headers = {f"X-VoiceStyle-{name}": value for name, value in OPTIONS.items()}
     match number % 4:
         case 0:
             return service.http.post(service.server.url, files={"audio": body}, data=OPTIONS)
@@ -40,29 +40,29 @@ def send(service, number, body):
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
-def test_hostile_bodies(service, samples, speech, count, record_property):
+def test_malformed_bodies_never_cause_a_5xx(service, samples, speech, count, record_property):
     worker = psutil.Process(service.pids[0])
 
-    def answer(numbered):
+    def request(numbered):
         number, (name, body) = numbered
         reply = send(service, number, body)
         return name, reply.status_code, reply.status_code == 200 or reply.json()["error"]["code"]
 
-    def all_of(bodies):
+    def send_all(bodies):
         with ThreadPoolExecutor(CLIENTS) as clients:
-            return list(clients.map(answer, enumerate(bodies)))
+            return list(clients.map(request, enumerate(bodies)))
 
     files = {path.name: path.read_bytes() for path in sorted(samples.glob("*.wav"))}
-    bodies = list(hostile(files, speech, count, seed=4))
-    all_of(bodies)  # the worker keeps what its largest calls needed
+    bodies = list(malformed(files, speech, count, seed=4))
+    send_all(bodies)  # the worker keeps the memory of its largest calls
     before = worker.memory_info().rss
-    answers = all_of(bodies)
+    replies = send_all(bodies)
     after = worker.memory_info().rss
     record_property("resident_mib", (before >> 20, after >> 20))
-    record_property("answers", Counter(each[1:] for each in answers).most_common())
-    assert len(answers) == count
-    wrong = [(name, status, code) for name, status, code in answers if status not in (200, 400, 413, 415, 422)]
+    record_property("replies", Counter(each[1:] for each in replies).most_common())
+    assert len(replies) == count
+    wrong = [(name, status, code) for name, status, code in replies if status not in (200, 400, 413, 415, 422)]
     assert not wrong
-    assert {"not_audio", "no_speech"} <= {code for _, _, code in answers}
-    assert sum(status == 200 for _, status, _ in answers) > count / 10
+    assert {"not_audio", "no_speech"} <= {code for _, _, code in replies}
+    assert sum(status == 200 for _, status, _ in replies) > count / 10
     assert after <= before * (1 + GROWTH), f"{before >> 20} MiB before, {after >> 20} MiB after"

@@ -1,4 +1,4 @@
-"""Workers that share a folder of metrics: what they counted outlives them, what they gauged does not."""
+"""Workers that share a folder of metrics: their counters outlive them, their gauges do not."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition, in_flight
 
 ROOT = Path(__file__).parent.parent.parent
-# Does what it is told, a line of Python at a time.
+# Runs the lines of Python that it reads.
 WORKER = """
 import sys
 from types import SimpleNamespace
@@ -82,9 +82,9 @@ def worker(folder):
 
 @pytest.fixture
 def scrape(folder):
-    def values(*living):
+    def values(*running):
         """Sample values by name and labels, as a Prometheus server would read them."""
-        text = exposition(folder, [each.pid for each in living]).decode()
+        text = exposition(folder, [each.pid for each in running]).decode()
         samples = [sample for family in parse(text) for sample in family.samples]
         keys = [(sample.name.removeprefix("voicestyle_"), *sorted(sample.labels.values())) for sample in samples]
         values = dict(zip(keys, (sample.value for sample in samples), strict=True))
@@ -101,7 +101,7 @@ def names(values):
 GAUGES = {"live_requests", "waiting_requests", "capacity_requests", "resident_memory_bytes", "build_info"}
 
 
-def test_a_killed_worker_s_totals_stay_and_its_gauges_go(worker, scrape, folder):
+def test_killed_workers_keep_counters_and_lose_gauges(worker, scrape, folder):
     first = worker()
     first.do("describe('1')")
     first.do("[metrics.received('http') for _ in range(5)]; metrics.finished('http', face, 8.0)")
@@ -130,7 +130,7 @@ def test_a_killed_worker_s_totals_stay_and_its_gauges_go(worker, scrape, folder)
     assert (after["live_requests",], after["waiting_requests",], after["capacity_requests",]) == (1, 0, 8)
 
 
-def test_the_current_worker_alone_is_described(worker, scrape):
+def test_build_info_describes_running_workers_only(worker, scrape):
     first = worker()
     first.do("describe('1')")
     first.kill()
@@ -138,19 +138,19 @@ def test_the_current_worker_alone_is_described(worker, scrape):
     second.do("describe('2')")
     (info,) = [key for key in scrape(second) if key[0] == "build_info"]
     assert "2" in info
-    third = worker()  # of the same build, as while one worker replaces another
+    third = worker()  # with the same build, as while one worker replaces another
     third.do("describe('2')")
     values = scrape(second, third)
     assert [value for key, value in values.items() if key[0] == "build_info"] == [1.0]
     assert values["capacity_requests",] == 16
 
 
-def test_requests_that_died_with_their_worker_are_received_less_answered(worker, scrape, folder):
-    for turn in range(3):
+def test_lost_requests_are_received_minus_answered(worker, scrape, folder):
+    for number in range(3):
         each = worker()
         each.do("[metrics.received('http') for _ in range(4)]; metrics.finished('http', face, 1.0)")
-        if turn < 2:
-            each.do("metrics.left('http'); metrics.occupancy(2, 0)")
+        if number < 2:
+            each.do("metrics.cancelled('http'); metrics.occupancy(2, 0)")
             each.kill()
         else:
             each.do("metrics.failed('http'); metrics.occupancy(1, 1)")
@@ -160,11 +160,11 @@ def test_requests_that_died_with_their_worker_are_received_less_answered(worker,
     assert values["received_total", "http"] - answered - in_flight(folder, [each.pid]) == 4
 
 
-def test_in_flight_is_what_the_living_have_taken_in(worker, folder):
+def test_in_flight_counts_requests_of_running_workers(worker, folder):
     assert in_flight(folder, []) == 0
     first, second = worker(), worker()
     assert in_flight(folder, [first.pid, second.pid]) == 0
-    first.do("metrics.received('grpc')")  # and its turn goes on for a while
+    first.do("metrics.received('grpc')")  # while its iteration goes on
     assert in_flight(folder, [first.pid, second.pid]) == 1
     first.do("metrics.occupancy(1, 0)")
     second.do("metrics.occupancy(3, 2)")
@@ -175,7 +175,7 @@ def test_in_flight_is_what_the_living_have_taken_in(worker, folder):
     assert in_flight(folder, [first.pid]) == 0
 
 
-def test_a_worker_taken_for_dead_by_mistake_is_back_in_the_next_scrape(worker, scrape, folder):
+def test_gauges_return_after_a_wrong_death_report(worker, scrape, folder):
     one = worker()
     one.do("describe('1'); metrics.occupancy(2, 0)")
     assert not names(scrape()) & GAUGES
@@ -183,7 +183,7 @@ def test_a_worker_taken_for_dead_by_mistake_is_back_in_the_next_scrape(worker, s
     assert scrape(one)["live_requests",] == 3
 
 
-def test_a_worker_killed_while_it_opens_a_file_spoils_nothing(worker, scrape, folder):
+def test_empty_metric_files_are_skipped(worker, scrape, folder):
     one = worker()
     one.do("metrics.received('http')")
     for name in ("counter_1.db", "histogram_1.db", f"gauge_livemax_{one.pid}.db"):
@@ -198,20 +198,20 @@ def busy(worker, line):
     worker.end()
 
 
-def test_a_scrape_while_the_worker_writes_parses_and_counters_never_fall(worker, scrape):
+def test_counters_never_fall_in_concurrent_scrapes(worker, scrape):
     one = worker()
     seen = []
-    # New labels let the files grow under the reader.
+    # New labels make the files grow while they are read.
     with busy(one, "[(metrics.received('http'), metrics.refused('http', f'code{n}')) for n in range(3000)]"):
         while one.process.poll() is None and (not seen or seen[-1] < 3000):
             seen.append(scrape(one)["received_total", "http"])
     assert seen == sorted(seen)
 
 
-def test_nothing_was_written_yet(tmp_path):
+def test_without_metric_files_the_result_is_empty(tmp_path):
     assert exposition(tmp_path, [1]) == exposition(tmp_path / "missing", [1]) == b""
     assert in_flight(tmp_path / "missing", [1]) == 0
 
 
-def test_the_content_type_is_that_of_the_text_format():
+def test_content_type_is_prometheus_text_format():
     assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")

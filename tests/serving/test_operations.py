@@ -1,4 +1,4 @@
-"""The operations port, and what the supervisor shares with the workers; no TorchServe runs here."""
+"""The operations port, the run folder and unread bytes, without TorchServe."""
 
 import http.client
 import json
@@ -18,8 +18,8 @@ def fetch(port, path, method="GET"):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request(method, path)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
     finally:
         connection.close()
 
@@ -27,7 +27,7 @@ def fetch(port, path, method="GET"):
 @pytest.fixture
 def port():
     def broken():
-        raise RuntimeError("a fault")
+        raise RuntimeError("an error")
 
     pages = {
         "/ready": lambda: json_page(False, {"ok": False}),
@@ -47,23 +47,23 @@ def test_pages_are_served(port):
     assert "Python" not in headers["Server"]
 
 
-def test_other_paths_methods_and_faults(port, caplog):
+def test_other_paths_methods_and_exceptions(port, caplog):
     status, _, body = fetch(port, "/models")
     assert (status, body) == (404, b"the paths are /ready, /metrics, /broken\n")
     assert fetch(port, "/ready", "POST")[0] == 501
     assert fetch(port, "/broken")[0] == 500
     assert "/broken failed" in caplog.text
-    assert "a fault" in caplog.text
+    assert "an error" in caplog.text
 
 
-def test_a_silent_client_holds_up_neither_others_nor_the_end():
+def test_idle_clients_delay_neither_others_nor_shutdown():
     with serve_pages("127.0.0.1", 0, {"/live": lambda: json_page(True, {})}) as port:
         silent = socket.create_connection(("127.0.0.1", port))
         assert fetch(port, "/live")[0] == 200
     silent.close()
 
 
-def test_a_taken_port_is_an_error(port):
+def test_a_port_in_use_is_an_error(port):
     with (
         pytest.raises(ServerError, match=f"cannot listen on port {port} of 127.0.0.1"),
         serve_pages("127.0.0.1", port, {}),
@@ -71,7 +71,7 @@ def test_a_taken_port_is_an_error(port):
         pass
 
 
-def test_the_run_folder_is_new_and_told_through_the_environment(tmp_path):
+def test_the_run_folder_is_new_and_in_the_environment(tmp_path):
     run = RunFolder.create(tmp_path / "run")
     assert run.environment() == {
         "VOICESTYLE_RUN": str(tmp_path / "run"),
@@ -86,7 +86,7 @@ def test_the_run_folder_is_new_and_told_through_the_environment(tmp_path):
         RunFolder.create(tmp_path / "run")
 
 
-def test_bytes_that_a_client_did_not_fetch_are_seen():
+def test_unread_bytes_of_a_client_are_counted():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
@@ -104,5 +104,5 @@ def test_bytes_that_a_client_did_not_fetch_are_seen():
                     client.recv(1 << 20)
 
 
-def test_without_linux_s_tables_nothing_is_unsent(tmp_path):
+def test_without_linux_s_tables_no_byte_counts_as_unsent(tmp_path):
     assert unsent_bytes([8080], [tmp_path / "none"]) == 0

@@ -1,4 +1,4 @@
-"""What a gRPC client may get wrong or send on purpose, tried on a real TorchServe; each leaves it as it was."""
+"""Wrong or hostile gRPC calls to a real TorchServe; after each one the server works as before."""
 
 import base64
 import json
@@ -25,25 +25,25 @@ def calls(service):
 
 @pytest.fixture(params=["unary", "stream"])
 def ask(request, calls):
-    """The one JSON message that a call answers, by Predictions and by StreamPredictions."""
+    """Call Predictions or StreamPredictions; returns the one JSON message of the reply."""
 
-    def ask(inputs, **words):
+    def ask(inputs, **model):
         if request.param == "unary":
-            return json.loads(calls.unary(message(inputs, **words), timeout=SECONDS).prediction)
-        answers = list(calls.stream(message(inputs, **words), timeout=SECONDS))
-        assert len(answers) == 1
-        return json.loads(answers[0].prediction)
+            return json.loads(calls.unary(message(inputs, **model), timeout=SECONDS).prediction)
+        replies = list(calls.stream(message(inputs, **model), timeout=SECONDS))
+        assert len(replies) == 1
+        return json.loads(replies[0].prediction)
 
     return ask
 
 
-def code(answer):
-    assert set(answer) == {"error"}
-    assert answer["error"]["message"]
-    return answer["error"]["code"]
+def code(reply):
+    assert set(reply) == {"error"}
+    assert reply["error"]["message"]
+    return reply["error"]["code"]
 
 
-def test_a_face_is_that_of_http(ask, service):
+def test_faces_equal_those_over_http(ask, service):
     face = ask(service.inputs(steps=3, seed=5))
     assert base64.b64decode(face["image"]) == service.post(steps=3, seed=5).content
     assert "previews" not in face
@@ -57,9 +57,9 @@ def test_previews_come_with_the_face(ask, service, steps):
     assert base64.b64decode(face["image"])[:4] == b"\x89PNG"
 
 
-def test_refusals(ask, service):
+def test_rejections(ask, service):
     voice = service.voice
-    for inputs, refusal in (
+    for inputs, expected in (
         ({}, "not_audio"),
         ({"data": voice}, "not_audio"),
         (service.inputs(b"text"), "not_audio"),
@@ -72,85 +72,85 @@ def test_refusals(ask, service):
         (service.inputs() | {f"f{number}": b"" for number in range(5000)}, "bad_option"),
         ({"body": voice, "steps": b"3"}, "not_audio"),
     ):
-        assert code(ask(inputs)) == refusal
+        assert code(ask(inputs)) == expected
 
 
 @pytest.mark.parametrize("previews", [0, 2])
-def test_a_fault_of_ours(ask, service, previews):
+def test_internal_errors(ask, service, previews):
     assert code(ask(service.inputs(size=UNRENDERABLE, previews=previews))) == "internal"
 
 
-def test_beyond_the_queue(ask, service):
-    with service.full():
+def test_a_full_queue_rejects(ask, service):
+    with service.full_queue():
         assert code(ask(service.inputs())) == "overloaded"
 
 
 @pytest.mark.parametrize(
-    ("words", "details"),
+    ("model", "details"),
     [
-        ({"model": "nobody"}, "Model not found: nobody"),
+        ({"model": "unknown"}, "Model not found: unknown"),
         ({"model": ""}, "Parameter model_name is required"),
         ({"version": "9"}, "Model version: 9 does not exist"),
     ],
 )
-def test_a_model_that_is_not_there_is_torchserves_internal(ask, service, words, details):
+def test_unknown_models_are_torchserve_s_internal_error(ask, service, model, details):
     with pytest.raises(grpc.RpcError) as caught:
-        ask(service.inputs(), **words)
+        ask(service.inputs(), **model)
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert caught.value.details().startswith(details)
 
 
-def test_a_message_beyond_torchserves_limit_is_reset(ask, service):
+def test_messages_beyond_torchserve_s_limit_are_reset(ask, service):
     with pytest.raises(grpc.RpcError) as caught:
         ask(service.inputs(bytes(20_000_000)))
     assert caught.value.code() is grpc.StatusCode.CANCELLED
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.02, 0.1])
-def test_an_early_deadline(ask, calls, service, seconds):
+def test_short_deadlines(ask, calls, service, seconds):
     with pytest.raises(grpc.RpcError) as caught:
         list(calls.stream(message(service.inputs(steps=200)), timeout=seconds))
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     with pytest.raises(grpc.RpcError):
         calls.unary(message(service.inputs(steps=200)), timeout=seconds)
-    # What the deadline cut off is finished in the same batch as this one.
+    # The worker finishes the requests that timed out, in the same batch as this one.
     assert len(ask(service.inputs(steps=20))["trace"]) == 20
 
 
-def test_calls_cancelled_at_once_and_on_their_way(calls, service):
-    asked = message(service.inputs(steps=200, previews=2))
+def test_calls_cancelled_before_and_after_admission(calls, service):
+    request = message(service.inputs(steps=200, previews=2))
     for start in (calls.unary.future, calls.stream):
-        start(asked, timeout=SECONDS).cancel()
-        with service.taken_in():
-            call = start(asked, timeout=SECONDS)
+        start(request, timeout=SECONDS).cancel()
+        with service.admitting():
+            call = start(request, timeout=SECONDS)
         call.cancel()
         assert call.cancelled()
 
 
-def test_a_channel_closed_under_its_calls(service):
-    with service.grpc() as calls, service.taken_in(4):
-        asked = message(service.inputs(steps=100))
-        # Kept, for grpc cancels a call that nobody holds.
-        under_way = [start(asked, timeout=SECONDS) for start in (calls.unary.future, calls.stream) * 2]
-    assert all(call.done() for call in under_way)
+def test_a_channel_closed_during_its_calls(service):
+    with service.grpc() as calls, service.admitting(4):
+        request = message(service.inputs(steps=100))
+        # In a list, because grpc cancels calls without a reference.
+        running = [start(request, timeout=SECONDS) for start in (calls.unary.future, calls.stream) * 2]
+    assert all(call.done() for call in running)
 
 
-def test_a_storm_of_resets(service):
-    def storm():
+def test_many_concurrent_resets(service):
+    def cancel_calls():
         with service.grpc() as calls:
             for _ in range(50):
                 calls.unary.future(message(service.inputs(b"x" * 1000)), timeout=SECONDS).cancel()
 
-    threads = [threading.Thread(target=storm) for _ in range(4)]
+    threads = [threading.Thread(target=cancel_calls) for _ in range(4)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
 
 
-def test_streaming_both_ways_is_not_for_us(calls, service):
-    answers = list(calls.both_ways(iter([message(service.inputs())]), timeout=SECONDS))
-    assert [answer.prediction[:1] for answer in answers] != [b"{"]
+def test_bidirectional_streaming_is_not_supported(calls, service):
+    replies = list(calls.both_ways(iter([message(service.inputs())]), timeout=SECONDS))
+    assert [reply.prediction[:1] for reply in replies] != [b"{"]
     assert not list(calls.both_ways(iter([]), timeout=SECONDS))
 
 
@@ -168,21 +168,21 @@ def call_bare(port, method, body=b""):
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ],
 )
-def test_nothing_else_is_to_be_had_at_the_inference_port(service, method):
+def test_the_inference_port_offers_nothing_else(service, method):
     with pytest.raises(grpc.RpcError) as caught:
         call_bare(service.server.ports.grpc_inference, f"/{method}")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("method", ["RegisterModel", "UnregisterModel"])
-def test_the_management_port_loads_nothing(service, method):
+def test_the_management_port_loads_no_model(service, method):
     method = f"/{PACKAGE}.management.ManagementAPIsService/{method}"
     with pytest.raises(grpc.RpcError) as caught:
         call_bare(service.server.ports.grpc_management, method, b"\x0a\x0avoicestyle")
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_what_is_no_message(service):
+def test_bytes_that_are_no_message(service):
     port = service.server.ports.grpc_inference
     method = f"/{PACKAGE}.inference.InferenceAPIsService/Predictions"
     with pytest.raises(grpc.RpcError) as caught:

@@ -1,6 +1,6 @@
-"""What an HTTP client may get wrong or send on purpose, tried on a real TorchServe; each leaves it as it was.
+"""Wrong or hostile HTTP requests to a real TorchServe; after each one the server works as before.
 
-Where TorchServe answers before the handler is asked, its own answer is held fast here: docs/service.md names it.
+The responses that TorchServe gives itself, without the handler, are those that docs/service.md lists.
 """
 
 import base64
@@ -20,18 +20,18 @@ TOO_MUCH = 20_000_000  # bytes, beyond max_request_size
 
 @pytest.fixture
 def send(service):
-    """Send a body with header lines, a Content-Length among them unless told."""
+    """Send a body with header lines; `length=False` leaves out Content-Length."""
 
-    def send(body=None, *lines, path=service.path, length=True, **words):
+    def send(body=None, *lines, path=service.path, length=True, **options):
         body = service.voice if body is None else body
         lines = [*lines, f"Content-Length: {len(body)}"] if length else lines
-        return exchange(service.port, head(path, *lines, **words), body, method=words.get("method", "POST"))
+        return exchange(service.port, head(path, *lines, **options), body, method=options.get("method", "POST"))
 
     return send
 
 
 def code(reply):
-    """The code of our own error."""
+    """The code of the handler's JSON error."""
     error = json.loads(reply.body)["error"]
     assert error["request_id"] == reply.headers["x-request-id"]
     assert reply.headers["content-type"] == "application/json"
@@ -39,7 +39,7 @@ def code(reply):
 
 
 def torchserve_type(reply):
-    """The type of TorchServe's own error."""
+    """The type of TorchServe's own JSON error."""
     error = json.loads(reply.body)
     assert set(error) == {"code", "type", "message"}
     assert error["code"] == reply.status
@@ -68,12 +68,12 @@ def chunked(body, size=65_536):
         "Content-Type: ;;;///",
         "Content-Type: ",
         "Accept: nothing",
-        "Content-Type: multipart/form-data",  # without a boundary it is no form
+        "Content-Type: multipart/form-data",  # no form without a boundary
         f"Content-Type: application/json\r\n{RAW}",  # the last one counts
-        f"{RAW}\r\nContent-Encoding: gzip",  # not looked at: the body is the file
+        f"{RAW}\r\nContent-Encoding: gzip",  # ignored: the body is the file
     ],
 )
-def test_a_voice_is_heard_whatever_type_it_claims(send, line):
+def test_raw_audio_works_with_any_content_type(send, line):
     reply = send(None, line)
     assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
 
@@ -81,18 +81,18 @@ def test_a_voice_is_heard_whatever_type_it_claims(send, line):
 @pytest.mark.parametrize(
     "line", ["Content-Type: application/json", "Content-Type: multipart/form-data; boundary=other", FORM + "a" * 3000]
 )
-def test_a_voice_that_claims_to_be_json_or_a_form_is_refused(send, line):
+def test_raw_audio_sent_as_json_or_form_is_rejected(send, line):
     reply = send(None, line)
     assert (reply.status, code(reply)) == (415, "not_audio")
 
 
-def test_curls_own_content_type_is_torchserves_500(send):
+def test_curl_s_default_content_type_is_torchserve_s_500(send):
     reply = send(None, URLENCODED)
     assert (reply.status, torchserve_type(reply)) == (500, "ErrorDataDecoderException")
 
 
 @pytest.mark.parametrize("body", [b"", b"steps=4", b"audio=UklGRg&steps=4"])
-def test_a_urlencoded_form_carries_no_voice(send, body):
+def test_urlencoded_forms_are_rejected(send, body):
     reply = send(body, URLENCODED)
     assert (reply.status, code(reply)) == (415, "not_audio")
 
@@ -105,12 +105,12 @@ def test_a_urlencoded_form_carries_no_voice(send, body):
         ('audio"; filename="a', b"3", "Content-Transfer-Encoding: nonsense"),
     ],
 )
-def test_a_form_that_netty_cannot_read_is_torchserves_500(send, service, part):
+def test_forms_that_netty_rejects_are_torchserve_s_500(send, service, part):
     reply = send(form(("audio", service.voice), part), FORM)
     assert (reply.status, torchserve_type(reply)) == (500, "ErrorDataDecoderException")
 
 
-def test_forms_that_are_read(send, service):
+def test_forms_that_are_accepted(send, service):
     voice = service.voice
     file = '"; filename="../../etc/passwd'
     for parts in (
@@ -124,7 +124,7 @@ def test_forms_that_are_read(send, service):
 
 
 @pytest.mark.parametrize(
-    ("parts", "refusal"),
+    ("parts", "expected"),
     [
         ([("voice", b"RIFF")], "not_audio"),
         ([("audio", b"RIFF"), ("Steps", b"3"), ("steps", b"4")], "bad_option"),
@@ -134,37 +134,37 @@ def test_forms_that_are_read(send, service):
         ([("audio", b"RIFF"), ("body", b"3")], "bad_option"),
     ],
 )
-def test_forms_that_are_refused(send, parts, refusal):
-    assert code(send(form(*parts), FORM)) == refusal
+def test_forms_that_are_rejected(send, parts, expected):
+    assert code(send(form(*parts), FORM)) == expected
 
 
-def test_a_form_cut_short_is_refused(send, service):
+def test_a_truncated_form_is_rejected(send, service):
     assert code(send(form(("audio", service.voice))[:-40], FORM)) == "not_audio"
 
 
-def test_a_form_of_thousands_of_fields(send, service):
+def test_forms_with_thousands_of_fields_are_rejected(send, service):
     fields = [(f"f{number}", b"1") for number in range(5000)]
     reply = send(form(("audio", service.voice), *fields), FORM)
     assert (reply.status, code(reply)) == (400, "bad_option")
     assert len(reply.body) < 1000
 
 
-def test_a_urlencoded_form_of_thousands_of_fields(send):
+def test_urlencoded_forms_with_thousands_of_fields(send):
     reply = send(b"&".join(b"f%d=" % number for number in range(5000)), URLENCODED)
     assert (reply.status, code(reply)) == (400, "bad_option")
 
 
-def test_a_form_that_repeats_an_option_is_not_handed_over_again_and_again(send, service):
+def test_forms_with_repeated_options_are_rejected_at_once(send, service):
     parts = [("audio", service.voice), ("steps", b"500"), *[("seed", b"1")] * 5000]
     reply = send(form(*parts), FORM)
     assert (reply.status, code(reply)) == (400, "bad_option")
     assert b"at most 32 fields" in reply.body
 
 
-def test_json_that_lies(send, service):
+def test_invalid_json_is_rejected(send, service):
     voice = base64.b64encode(service.voice).decode()
     kind = "Content-Type: application/json"
-    for body, refusal in (
+    for body, expected in (
         (b"{", "not_audio"),
         (b"[" * 100_000, "not_audio"),
         (json.dumps({"audio": voice[:-5] + "!"}).encode(), "not_audio"),
@@ -174,20 +174,20 @@ def test_json_that_lies(send, service):
         (json.dumps({"audio": voice, "steps": float("nan")}).encode(), "bad_option"),
         (json.dumps({"audio": voice, "body": "x"}).encode(), "bad_option"),
     ):
-        assert code(send(body, kind)) == refusal
+        assert code(send(body, kind)) == expected
     assert send(json.dumps({"audio": voice}).encode("utf-16"), kind).status == 200  # as JSON allows
 
 
 @pytest.mark.parametrize("line", [RAW, FORM, "Expect: 100-continue"])
-def test_a_body_beyond_torchserves_limit_is_its_413(send, service, line):
+def test_bodies_beyond_torchserve_s_limit_are_its_413(send, service, line):
     assert send(bytes(TOO_MUCH), line).status == 413
-    with connection(service.port) as opened:  # answered from the head alone
+    with connection(service.port) as opened:  # the reply comes after the head
         opened.sendall(head(service.path, line, f"Content-Length: {TOO_MUCH}"))
         assert read_reply(opened).status == 413
     assert send(chunked(bytes(TOO_MUCH)), line, "Transfer-Encoding: chunked", length=False).status == 413
 
 
-def test_a_body_beyond_our_limit_is_our_413(send):
+def test_bodies_beyond_our_limit_are_our_413(send):
     reply = send(bytes(13 * 2**20), RAW)
     assert (reply.status, code(reply)) == (413, "too_large")
 
@@ -203,24 +203,24 @@ def test_a_body_beyond_our_limit_is_our_413(send):
         ["\x00: \x00"],
     ],
 )
-def test_a_head_that_is_none_is_torchserves_400(send, lines):
+def test_malformed_heads_are_torchserve_s_400(send, lines):
     reply = send(None, RAW, *lines, length=False)
     assert (reply.status, torchserve_type(reply)) == (400, "BadRequestException")
 
 
-def test_a_negative_length_gets_no_answer_and_hurts_nobody_else(service):
+def test_a_negative_length_gets_no_response(service):
     with connection(service.port) as opened:
         opened.sendall(head(service.path, RAW, "Content-Length: -5") + service.voice)
         assert service.post(steps=2).status_code == 200
 
 
-def test_what_is_no_http(service):
+def test_bytes_that_are_no_http(service):
     assert exchange(service.port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n" * 300).status == 400
     assert exchange(service.port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").status == 500
 
 
 @pytest.mark.parametrize(("version", "host"), [("1.0", None), ("1.1", None), ("3.7", "Host: here")])
-def test_versions_and_hosts_do_not_matter(send, version, host):
+def test_http_version_and_host_do_not_matter(send, version, host):
     assert send(None, RAW, version=version, host=host).status == 200
 
 
@@ -230,11 +230,11 @@ def test_chunks_and_expectations(send, service):
     assert send(chunked(service.voice), RAW, *both, length=False).status == 200  # the chunks count, as RFC 9112 asks
     assert send(b"zzz\r\nabc\r\n0\r\n\r\n", RAW, "Transfer-Encoding: chunked", length=False).status == 400
     assert send(None, RAW, "Expect: 100-continue").status == 200
-    assert send(None, RAW, "Expect: miracles").status == 417
+    assert send(None, RAW, "Expect: unknown").status == 417
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "BREW"])
-def test_any_method_asks_for_a_face(send, method):
+def test_every_method_makes_a_face(send, method):
     assert send(None, RAW, method=method).status == 200
     assert send(b"", method=method, length=False).status == 415
 
@@ -247,7 +247,7 @@ def test_headers_of_options(send):
         assert len(reply.body) < 1000
 
 
-def test_headers_that_torchserve_uses_itself(send):
+def test_torchserve_s_own_headers_change_nothing(send):
     lines = [
         "url_path: elsewhere",
         "explain: True",
@@ -273,7 +273,7 @@ def test_pipelined_requests_are_answered_in_any_order(service):
 @pytest.mark.parametrize(
     "path", ["/explanations/voicestyle", "/invocations", "/models/voicestyle/invoke", "/predictions/voicestyle/7/more"]
 )
-def test_torchserves_other_ways_to_the_model_are_the_same(send, path):
+def test_torchserve_s_other_urls_behave_the_same(send, path):
     reply = send(None, RAW, path=path)
     assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
     assert code(send(b"text", RAW, path=path)) == "not_audio"
@@ -282,7 +282,7 @@ def test_torchserves_other_ways_to_the_model_are_the_same(send, path):
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/predictions/nobody"),
+        ("POST", "/predictions/unknown"),
         ("POST", "/predictions/voicestyle/9"),
         ("POST", "/predictions"),
         ("POST", "/workflows?url=http://127.0.0.1:9/x.war"),
@@ -294,7 +294,7 @@ def test_torchserves_other_ways_to_the_model_are_the_same(send, path):
         ("GET", "/predictions/%2e%2e%2f%00"),
     ],
 )
-def test_nothing_else_is_to_be_had_at_the_inference_port(send, method, path):
+def test_the_inference_port_offers_nothing_else(send, method, path):
     reply = send(b"x", RAW, method=method, path=path)
     assert reply.status == 404
     assert torchserve_type(reply).endswith("NotFoundException")
@@ -311,6 +311,6 @@ def test_nothing_else_is_to_be_had_at_the_inference_port(send, method, path):
         ("POST", "/predictions/voicestyle", 404),
     ],
 )
-def test_the_management_port_loads_nothing(service, method, path, status):
+def test_the_management_port_loads_no_model(service, method, path, status):
     request = head(path, "Content-Length: 0", method=method)
     assert exchange(service.server.ports.management, request).status == status

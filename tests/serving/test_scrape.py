@@ -1,4 +1,4 @@
-"""What Prometheus is told is what the clients counted, while they ask and after a worker died."""
+"""The metrics equal the counts of the clients, during requests and after a worker died."""
 
 import os
 import signal
@@ -6,8 +6,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_serving_drain_real import running, until
 
+from tests.support.serve_process import running, until
 from tests.support.tiny_service import UNRENDERABLE
 
 pytestmark = pytest.mark.serving
@@ -16,7 +16,7 @@ CLIENTS = 6
 
 
 def outcomes(service):
-    """What the clients of this test got, by the service's count: canaries are requests too."""
+    """The service's counts of this test's requests, without the canaries."""
     counts = Counter(
         {name: service.metric("voicestyle_requests_total", outcome=name) for name in ("face", "refused", "failed")}
     )
@@ -24,7 +24,7 @@ def outcomes(service):
     return +counts
 
 
-def test_counters_are_what_the_clients_counted(fragile_archive, samples, tmp_path):
+def test_counters_equal_the_clients_counts(fragile_archive, samples, tmp_path):
     voice = (samples / "slt.wav").read_bytes()
     counted = Counter()
 
@@ -35,11 +35,11 @@ def test_counters_are_what_the_clients_counted(fragile_archive, samples, tmp_pat
 
     with running(fragile_archive, tmp_path) as service, ThreadPoolExecutor(CLIENTS) as pool:
         service.await_ready()
-        answers = pool.map(ask, range(30))
+        outcomes_seen = pool.map(ask, range(30))
         scrapes = 0
-        for answer in answers:
-            counted[answer] += 1
-            scrapes += service.metric("voicestyle_received_total") > 0  # parses while others ask
+        for outcome in outcomes_seen:
+            counted[outcome] += 1
+            scrapes += service.metric("voicestyle_received_total") > 0  # scrapes while requests run
         assert scrapes == 30
         until(lambda: outcomes(service) == counted, f"{counted} in the metrics")
         assert service.metric("voicestyle_refusals_total", code="bad_option") == counted["refused"]
@@ -53,7 +53,7 @@ def test_counters_are_what_the_clients_counted(fragile_archive, samples, tmp_pat
         assert service.metric("voicestyle_live_requests") == 0
         counted["face"] += service.ask(voice, size=32).status_code == 200
         until(lambda: outcomes(service) == counted, f"{counted} in the metrics")
-        # The one that died with its worker was received and never answered.
+        # The request that was lost with its worker was received and never finished.
         canaries = sum(service.metric("voicestyle_canaries_total", outcome=name) for name in ("answered", "failed"))
         lost = service.metric("voicestyle_received_total") - sum(counted.values()) - canaries
         assert lost == 1

@@ -1,4 +1,4 @@
-"""Starting and stopping a real TorchServe, on a bundle that loads at once."""
+"""Starting and stopping a real TorchServe, with a bundle that loads quickly."""
 
 import os
 import signal
@@ -27,11 +27,11 @@ sys.exit(serve(Path(sys.argv[1]), ports=Ports.free(), on_ready=ready))
 def wait_until_gone(pids, seconds=10):
     end = time.monotonic() + seconds
     while alive := [pid for pid in pids if psutil.pid_exists(pid)]:
-        assert time.monotonic() < end, f"processes {alive} are left behind"
+        assert time.monotonic() < end, f"processes {alive} still run"
         time.sleep(0.1)
 
 
-def test_ports_check_themselves():
+def test_ports_are_validated():
     with pytest.raises(ValueError, match="distinct"):
         Ports(inference=7071)
     with pytest.raises(ValueError, match="between 1 and 65535"):
@@ -40,9 +40,9 @@ def test_ports_check_themselves():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_leaves_the_block_in_order(number):
+def test_a_signal_runs_the_cleanup_of_the_block(number):
     before = signal.getsignal(number)
-    left = []
+    cleaned_up = []
 
     def work():
         with stop_on_signals():
@@ -50,12 +50,12 @@ def test_a_signal_leaves_the_block_in_order(number):
                 os.kill(os.getpid(), number)
                 time.sleep(5)
             finally:
-                os.kill(os.getpid(), number)  # a second one does not disturb the clearing up
-                left.append(True)
+                os.kill(os.getpid(), number)  # a second signal does not interrupt the cleanup
+                cleaned_up.append(True)
 
     with pytest.raises(SystemExit) as ended:
         work()
-    assert (ended.value.code, left) == (128 + number, [True])
+    assert (ended.value.code, cleaned_up) == (128 + number, [True])
     assert signal.getsignal(number) is before
 
 
@@ -73,20 +73,20 @@ def test_a_port_in_use_is_an_error(tiny_archive):
             pass
 
 
-def test_the_configuration_is_closed():
+def test_the_configuration_disables_unsafe_features():
     properties = read_properties(CONFIG)
     for connector in ("inference", "management", "metrics"):
         assert properties[f"{connector}_address"].startswith("http://127.0.0.1:")
     assert properties["grpc_inference_address"] == properties["grpc_management_address"] == "127.0.0.1"
     assert properties["enable_model_api"] == "false"
     assert "http" not in properties["allowed_urls"]
-    # Eight faces of 1024 pixels, whatever their content, and all waiting bodies in the heap.
+    # Eight faces of 1024 pixels with any content fit into a response, and all waiting bodies into the heap.
     assert int(properties["max_response_size"]) > 8 * 3 * 1024 * 1024 * 1.01
     assert (8 + 16) * int(properties["max_request_size"]) < 0.5 * 2 * 1024**3
 
 
 @pytest.mark.serving
-def test_a_bundle_that_does_not_load_ends_the_start_with_the_reason(tiny_archive, tmp_path):
+def test_a_bundle_that_fails_to_load_is_reported(tiny_archive, tmp_path):
     broken = tmp_path / "voicestyle.mar"
     with zipfile.ZipFile(tiny_archive) as old, zipfile.ZipFile(broken, "w") as new:
         for name in old.namelist():
@@ -99,7 +99,7 @@ def test_a_bundle_that_does_not_load_ends_the_start_with_the_reason(tiny_archive
 
 @pytest.mark.serving
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
-def test_serving_in_the_foreground_ends_with_everything_it_started(tiny_archive, tmp_path, number, status):
+def test_serve_leaves_no_process_and_no_folder(tiny_archive, tmp_path, number, status):
     environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", SERVE, str(tiny_archive)], env=environment, stdout=subprocess.PIPE, text=True

@@ -1,6 +1,6 @@
-"""Bodies that a service of sound files should not be sent: mutations of real files, lies, and things in disguise.
+"""Malformed request bodies: mutated audio files, files with wrong headers, and files of other types.
 
-The same seed gives the same bodies, but for the serial number that libsndfile draws for each Ogg stream.
+The same seed gives the same bodies, except the random serial number that libsndfile writes into each Ogg stream.
 """
 
 import io
@@ -21,8 +21,8 @@ EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF
 
 
 def encodings(speech):
-    """The speech in every form that soundfile writes, by name."""
-    # SD2 puts its header into a file of its own in the current folder.
+    """(name, bytes) of the speech in every format that soundfile writes."""
+    # SD2 writes its header to a separate file in the current folder.
     for name in sorted(soundfile.available_formats().keys() - {"SD2"}):
         for subtype in sorted(soundfile.available_subtypes(name)):
             for channels, rate in ((1, RATE), (2, 48_000)):
@@ -31,7 +31,7 @@ def encodings(speech):
                 try:
                     soundfile.write(file, samples, rate, format=name, subtype=subtype)
                 except (soundfile.LibsndfileError, ValueError):
-                    continue  # not every form goes with every rate
+                    continue  # not every format supports every rate
                 yield f"{name} {subtype} {channels}", file.getvalue()
 
 
@@ -41,8 +41,8 @@ def wav(speech, rate=RATE, **form):
     return file.getvalue()
 
 
-def lies(speech, source):
-    """Files whose samples or headers make no sense, by name."""
+def invalid(speech, source):
+    """(name, bytes) of files with invalid samples or headers."""
     spoilt = speech.copy()
     spoilt[source.randrange(len(spoilt))] = source.choice([np.nan, np.inf, -np.inf, 3e38])
     yield "NaN", wav(spoilt)
@@ -55,17 +55,17 @@ def lies(speech, source):
     yield "noise", wav(np.random.default_rng(source.randrange(2**32)).standard_normal(RATE).astype(np.float32))
     rate, channels = source.choice([0, 1, 7, 2**31 - 1, 2**32 - 1]), source.choice([0, 1, 255, 65_535])
     data = struct.pack("<h", 1) * 4000
-    yield "a rate that lies", riff(struct.pack("<HHIIHH", 1, 1, rate, 2 * rate & 0xFFFFFFFF, 2, 16), data)
-    yield "channels that lie", riff(struct.pack("<HHIIHH", 1, channels, RATE, 2 * RATE, 2, 16), data)
-    yield "a size that lies", riff(struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16), data, source.choice(EXTREMES))
-    yield "a format that lies", riff(struct.pack("<HHIIHH", source.randrange(65_536), 1, RATE, 99, 3, 13), data)
+    yield "a wrong rate", riff(struct.pack("<HHIIHH", 1, 1, rate, 2 * rate & 0xFFFFFFFF, 2, 16), data)
+    yield "a wrong number of channels", riff(struct.pack("<HHIIHH", 1, channels, RATE, 2 * RATE, 2, 16), data)
+    yield "a wrong size", riff(struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16), data, source.choice(EXTREMES))
+    yield "a wrong format", riff(struct.pack("<HHIIHH", source.randrange(65_536), 1, RATE, 99, 3, 13), data)
     hours = bytearray(encoded(speech, "FLAC"))
     hours[21:26] = b"\xff\xff\xff\xff\xff"  # the low bits of STREAMINFO's count of samples
     yield "hours of FLAC", bytes(hours)
 
 
 def riff(fmt, data, size=None):
-    """A WAV file from its format chunk and its data, with a data size of one's own."""
+    """A WAV file from its format chunk and its data; `size` replaces the data size in the header."""
     size = len(data) if size is None else size
     chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", size) + data
     return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WAVE" + chunks
@@ -77,8 +77,8 @@ def encoded(speech, name):
     return file.getvalue()
 
 
-def disguises(source):
-    """What is no sound at all, by name."""
+def other_types(source):
+    """(name, bytes) of files that are no audio."""
     noise = source.randbytes(source.randrange(1, 20_000))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
@@ -89,26 +89,17 @@ def disguises(source):
     yield "random", noise
     yield "zip", archive.getvalue()
     yield "mp4", box + noise
-    yield "text", b"Ich bin keine Stimme. " * source.randrange(1, 1000)
+    yield "text", b"This is no voice. " * source.randrange(1, 1000)
     yield "html", b"<!doctype html><audio src=voice.wav>" + noise
     yield "json", json.dumps({"audio": "UklGRg=="}).encode()
     yield "png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + noise
     yield "elf", b"\x7fELF\x02\x01\x01" + noise
-    for magic in (
-        b"RIFF\xff\xff\xff\xffWAVE",
-        b"fLaC",
-        b"OggS",
-        b"ID3\x04\x00\x00",
-        b"\xff\xfb\x90\x64",
-        b"FORM",
-        b".snd",
-        b"caff",
-    ):
+    for magic in MAGICS:
         yield f"{magic[:4]!r} and noise", magic + noise
 
 
 def mutated(body, source):
-    """A body with something about it changed; how, and the body."""
+    """(how, bytes): a body with one random change."""
     body = bytearray(body)
     at = source.randrange(len(body))
     near = source.randrange(min(len(body), 128))
@@ -126,16 +117,16 @@ def mutated(body, source):
             body[near : near + 4] = struct.pack(f"{order}I", source.choice(EXTREMES))
             return f"extreme at {near}", bytes(body)
         case 4:
-            return "beginning lost", bytes(body[near:])
+            return "beginning removed", bytes(body[near:])
         case 5:
             return "piece repeated", bytes(body[:at] + body[near:at] + body[at:])
         case _:
             body[at : at + 500] = source.randbytes(500)
-            return "noise within", bytes(body)
+            return "noise inserted", bytes(body)
 
 
-def hostile(files, speech, count, seed):
-    """So many bodies with their names, made from files by name and from speech."""
+def malformed(files, speech, count, seed):
+    """`count` pairs (name, bytes), made from `files`, bytes by name, and from `speech`."""
     source = random.Random(seed)
     files = [*files.items(), *encodings(speech)]
     made = 0
@@ -147,6 +138,6 @@ def hostile(files, speech, count, seed):
             name, body = source.choice(files)
             how, changed = mutated(body, source)
             round_of.append((f"{name}, {how}", changed))
-        round_of += [source.choice(list(lies(speech, source))), source.choice(list(disguises(source)))]
+        round_of += [source.choice(list(invalid(speech, source))), source.choice(list(other_types(source)))]
         yield from round_of[: count - made]
         made += len(round_of)

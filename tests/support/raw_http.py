@@ -1,4 +1,4 @@
-"""HTTP as no library would send it: bytes on a socket, in pieces, and whatever comes back."""
+"""HTTP requests that no library sends: raw bytes on a socket, in pieces, and the parsed reply."""
 
 import http.client
 import socket
@@ -29,7 +29,7 @@ def connection(port):
 
 
 def read_reply(opened, method="POST"):
-    """The next reply on a connection; None where it was closed instead."""
+    """The next reply on a connection; None if the server closed it instead."""
     response = http.client.HTTPResponse(opened, method=method)
     try:
         response.begin()
@@ -40,11 +40,11 @@ def read_reply(opened, method="POST"):
 
 
 def exchange(port, *pieces, method="POST"):
-    """Send the pieces over a connection of their own and return the reply; None where there is none."""
+    """Send the pieces over a new connection and return the reply; None if there is none."""
     with connection(port) as opened:
         try:
             for piece in pieces:
                 opened.sendall(piece)
         except ConnectionError:
-            pass  # it may have answered and closed before all was sent
+            pass  # the server may reply and close before all is sent
         return read_reply(opened, method)

@@ -1,4 +1,4 @@
-"""A real TorchServe on a bundle whose steps take milliseconds, so that the service is tried and not the model."""
+"""A real TorchServe with a bundle whose steps take milliseconds, to test the service and not the model."""
 
 import json
 import time
@@ -17,13 +17,13 @@ from voicestyle.client import grpc_messages
 from voicestyle.manifest import Limits
 from voicestyle.serving.metrics_endpoint import exposition
 
-UNRENDERABLE = 48  # pixels; faces of this size end as `internal`
+UNRENDERABLE = 48  # pixels; requests of this size fail with `internal`
 LONGEST = 500  # steps; a second or more, alone
-LIVE, PLACES = 8, 24  # of the batch, and with the queue
+LIVE, SLOTS = 8, 24  # of the batch; of batch and queue
 
 
 class FragileGenerator(TinyGenerator):
-    """Fails at the last moment if asked for one of its sizes."""
+    """Fails when it renders one of its sizes, after all steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class FragileGenerator(TinyGenerator):
 
 
 def fragile_parts():
-    """Arguments of `write_bundle`: the tiny bundle, with as many steps as the service allows and one bad size."""
+    """Arguments of `write_bundle`: the tiny bundle with the service's own limits and a size that cannot be rendered."""
     parts = tiny_parts()
     manifest = replace(parts["manifest"], sizes=(32, UNRENDERABLE, 64), limits=Limits())
     return parts | {"manifest": manifest, "generator": FragileGenerator().eval()}
@@ -45,7 +45,7 @@ def fragile_parts():
 
 @dataclass(frozen=True)
 class Service:
-    """The running server, a client for it, and a voice."""
+    """The running server, an HTTP client, and a voice."""
 
     server: object
     http: httpx.Client
@@ -72,7 +72,7 @@ class Service:
         """The events of a request with previews; leaving the block closes its connection."""
         headers = {"Content-Type": "application/octet-stream", **option_headers({"previews": 1} | options)}
         with (
-            # It reads no certificates, which takes longer than a request.
+            # verify=False: reading certificates takes longer than a request.
             httpx.Client(timeout=60, trust_env=False, verify=False) as client,
             client.stream("POST", self.server.url, content=self.voice, headers=headers) as response,
         ):
@@ -87,35 +87,35 @@ class Service:
         ) as channel:
             yield Calls(channel, service)
 
-    def answers(self):
-        """Whether it makes a face, once the places of those who left are free."""
+    def makes_faces(self):
+        """Whether a request succeeds, once the slots of disconnected requests are free."""
         replies = []
         self.wait_until(lambda: replies.append(self.post(steps=2)) or replies[-1].status_code != 503)
         return replies[-1].status_code == 200
 
     @contextmanager
-    def taken_in(self, count=1):
-        """Leave the block only when so many more requests than before have reached the worker."""
+    def admitting(self, count=1):
+        """Leave the block when `count` more requests have reached the worker."""
         before = self.metric("voicestyle_received_total")
         yield
         self.wait_until(lambda: self.metric("voicestyle_received_total") >= before + count)
 
     @contextmanager
-    def full(self):
-        """Within the block all places are taken, in the batch and in the queue, by clients that then leave."""
-        places = PLACES - self.in_flight
-        with ExitStack() as stack, ThreadPoolExecutor(places) as threads:
-            streams = [self.stream(steps=LONGEST, previews=1) for _ in range(places)]
+    def full_queue(self):
+        """Within the block, clients use all slots of the batch and the queue; at its end they disconnect."""
+        slots = SLOTS - self.in_flight
+        with ExitStack() as stack, ThreadPoolExecutor(slots) as threads:
+            streams = [self.stream(steps=LONGEST, previews=1) for _ in range(slots)]
             list(threads.map(stack.enter_context, streams))
             yield
 
     @property
     def in_flight(self):
-        """How many requests the worker had at the end of its last turn."""
+        """The number of the worker's requests at the end of its last iteration."""
         return int(self.metric("voicestyle_live_requests") + self.metric("voicestyle_waiting_requests"))
 
     def metric(self, name, **labels):
-        """The sum of a metric's samples that have these labels."""
+        """The sum of a metric's samples with these labels."""
         text = exposition(self.server.run.metrics, self.pids).decode()
         samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
         return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
@@ -123,12 +123,12 @@ class Service:
     def wait_until(self, holds, seconds=60):
         end = time.monotonic() + seconds
         while not holds():
-            assert time.monotonic() < end, f"it did not come true in {seconds} s"
+            assert time.monotonic() < end, f"the condition was not met in {seconds} s"
             time.sleep(0.005)
 
     def inputs(self, audio=None, **options):
-        words = {name: str(value).encode() for name, value in options.items()}
-        return {"audio": self.voice if audio is None else audio, **words}
+        fields = {name: str(value).encode() for name, value in options.items()}
+        return {"audio": self.voice if audio is None else audio, **fields}
 
     @property
     def log(self):
@@ -136,7 +136,7 @@ class Service:
 
 
 class Calls:
-    """TorchServe's gRPC methods; each answers with JSON or raises grpc.RpcError."""
+    """TorchServe's gRPC methods; each returns JSON or raises grpc.RpcError."""
 
     def __init__(self, channel, service):
         codec = {

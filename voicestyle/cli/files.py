@@ -1,4 +1,4 @@
-"""The files that commands write: which format a name stands for, and a file that is whole or not there."""
+"""The files that commands write: the image format by file name, and atomic writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORMAT_OF_SUFFIX: Final = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".web
 
 
 def format_of(path: Path) -> str:
-    """The image format that a file's name stands for. Raises click.BadParameter for any other name."""
+    """The image format of a file name's suffix. Raises click.BadParameter for other suffixes."""
     named = FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if named is None:
         raise click.BadParameter(f"a face is written as {', '.join(FORMAT_OF_SUFFIX)}, got {path}", param_hint="-o")
@@ -20,7 +20,7 @@ def format_of(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises OSError."""
+    """Write a file atomically: whole, or not at all. Raises OSError."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         draft.write_bytes(content)

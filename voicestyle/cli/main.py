@@ -1,4 +1,4 @@
-"""The command group, and what all commands share: mistakes end in one line on stderr and exit code 2."""
+"""The command group. Expected errors of all commands end in one line on stderr and exit code 2."""
 
 import sys
 
@@ -30,12 +30,12 @@ def main() -> None:
 
     \b
     Try it on this machine:
-      voicestyle bundle demo                    build the embedded default into bundles/demo
-      voicestyle generate samples/slt.wav       a voice to face.png, without a server
+      voicestyle bundle demo                    build the demo bundle in bundles/demo
+      voicestyle generate samples/slt.wav       make face.png from a voice, without a server
     Serve it:
-      voicestyle archive                        bundle and code into model_store/voicestyle.mar
-      voicestyle serve                          that archive on TorchServe, in the foreground
-      voicestyle request samples/slt.wav        a voice to face.png, through it; or
+      voicestyle archive                        pack bundle and code into model_store/voicestyle.mar
+      voicestyle serve                          serve that archive on TorchServe, in the foreground
+      voicestyle request samples/slt.wav        make face.png through the server; or
       curl -X POST -H "Content-Type: application/octet-stream" --data-binary @samples/slt.wav \\
            http://127.0.0.1:8080/predictions/voicestyle -o face.png
 

@@ -1,4 +1,4 @@
-"""TorchServe on this machine: started, awaited, watched, and stopped with everything that it started."""
+"""Runs one TorchServe on this machine: starts it, waits for the model, checks its health, and stops it."""
 
 from voicestyle.serving.drain import DrainOptions
 from voicestyle.serving.foreground import serve, stop_on_signals

@@ -1,4 +1,4 @@
-"""The canary: a real request of one step, sent to find out whether faces can be made."""
+"""The canary: a real request of one step, which shows whether the service can make faces."""
 
 from __future__ import annotations
 
@@ -10,51 +10,58 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from voicestyle.errors import ServerError
 from voicestyle.manifest import MANIFEST
 from voicestyle.serving.canary_voice import canary_wav
 
-ANSWER_SECONDS: Final = 60.0
-SPEECH_MARGIN: Final = 0.5  # s more than the bundle asks for; the detector loses a frame or two
+RESPONSE_SECONDS: Final = 60.0
+SPEECH_MARGIN: Final = 0.5  # s more speech than the bundle requires; the detector misses a frame or two
 
 
 class Outcome(Enum):
-    """What became of a canary."""
+    """How a canary ended; the values are labels of the metric `voicestyle_canaries_total`."""
 
     ANSWERED = "answered"  # a face came back
-    FULL = "full"  # the handler refused it: it turns, and all places are taken
-    BUSY = "busy"  # no place in time, but the others' steps went on
-    DRAINING = "draining"  # the handler takes nobody in any more
+    FULL = "full"  # the handler rejected it because the queue is full: the handler runs
+    BUSY = "busy"  # no face in time, but steps of other requests were taken meanwhile
+    DRAINING = "draining"  # the handler rejected it because the service is shutting down
     FAILED = "failed"
 
     @property
-    def good(self) -> bool:
-        """Whether it shows that faces are being made."""
+    def successful(self) -> bool:
+        """Whether it shows that the service makes faces."""
         return self in (Outcome.ANSWERED, Outcome.FULL, Outcome.BUSY)
+
+
+class CanaryResult(NamedTuple):
+    """The outcome of one canary, and a message for the log and for `/ready`."""
+
+    outcome: Outcome
+    message: str
 
 
 @dataclass(frozen=True)
 class Canary:
     """A request of one step at the bundle's smallest size.
 
-    url: where the model takes voices. body: a WAV file with enough speech. size: pixels a side. steps_taken: counts
-    the steps of all requests, to tell a service with much to do from one that stands still. seconds: how long an
-    answer may take.
+    url: the model's prediction URL. body: a WAV file with enough speech. size: pixels a side. steps_taken: returns
+    the number of steps of all requests so far; it tells a busy service from one that hangs. seconds: timeout of the
+    request.
     """
 
     url: str
     body: bytes
     size: int
     steps_taken: Callable[[], float]
-    seconds: float = ANSWER_SECONDS
+    seconds: float = RESPONSE_SECONDS
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
 
     @classmethod
     def of(cls, archive: Path, url: str, steps_taken: Callable[[], float]) -> Canary:
-        """The canary that suits an archive's bundle. Raises ServerError where it holds no bundle."""
+        """The canary for an archive's bundle. Raises ServerError if the archive holds no bundle."""
         try:
             with zipfile.ZipFile(archive) as opened:
                 manifest = json.loads(opened.read(f"bundle/{MANIFEST}"))
@@ -63,21 +70,21 @@ class Canary:
         except (OSError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ServerError(f"{archive} is no archive of a bundle: {error!r}") from error
 
-    def send(self) -> tuple[Outcome, str]:
-        """Send it, and return what became of it and a sentence about that."""
+    def send(self) -> CanaryResult:
+        """Send it and wait for the response, at most `seconds`."""
         steps, began = self.steps_taken(), self.clock()
         try:
             status, content_type, body = self._post()
         except (OSError, http.client.HTTPException) as error:
-            outcome, words = Outcome.FAILED, f"no answer within {self.seconds:.0f} s: {type(error).__name__}"
+            result = CanaryResult(Outcome.FAILED, f"no response within {self.seconds:.0f} s: {type(error).__name__}")
         else:
-            outcome, words = _judge(status, content_type, body)
-            if outcome is not Outcome.FAILED or _ours(body):
-                return outcome, f"{words} after {self.clock() - began:.1f} s"
-        # Nothing of ours came back. In a long queue that is no fault: what counts is whether the queue moves.
+            result = _classify(status, content_type, body)
+            if result.outcome is not Outcome.FAILED or _error(body):
+                return CanaryResult(result.outcome, f"{result.message} after {self.clock() - began:.1f} s")
+        # No response of the handler. With a long queue that is no fault, as long as the queue advances.
         if (taken := self.steps_taken() - steps) > 0:
-            return Outcome.BUSY, f"{words}, but {taken:.0f} steps were taken meanwhile"
-        return outcome, words
+            return CanaryResult(Outcome.BUSY, f"{result.message}, but {taken:.0f} steps were taken meanwhile")
+        return result
 
     def _post(self) -> tuple[int, str, bytes]:
         address = urlsplit(self.url)
@@ -90,23 +97,23 @@ class Canary:
         }
         try:
             connection.request("POST", address.path, self.body, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.headers.get_content_type(), answer.read()
+            response = connection.getresponse()
+            return response.status, response.headers.get_content_type(), response.read()
         finally:
             connection.close()
 
 
-def _judge(status: int, content_type: str, body: bytes) -> tuple[Outcome, str]:
+def _classify(status: int, content_type: str, body: bytes) -> CanaryResult:
     if status == http.HTTPStatus.OK and content_type.startswith("image/") and body:
-        return Outcome.ANSWERED, "a face"
-    code = _ours(body).get("code")
+        return CanaryResult(Outcome.ANSWERED, "a face")
+    code = _error(body).get("code")
     if status == http.HTTPStatus.SERVICE_UNAVAILABLE and code in ("overloaded", "draining"):
-        return (Outcome.FULL if code == "overloaded" else Outcome.DRAINING), f"503 {code}"
-    return Outcome.FAILED, f"{status} {code or 'without a code of ours'}"
+        return CanaryResult(Outcome.FULL if code == "overloaded" else Outcome.DRAINING, f"503 {code}")
+    return CanaryResult(Outcome.FAILED, f"{status} {code or 'without an error code of the handler'}")
 
 
-def _ours(body: bytes) -> Mapping[str, Any]:
-    """The error of an answer that the handler wrote; empty for any other."""
+def _error(body: bytes) -> Mapping[str, Any]:
+    """The handler's JSON error; empty for any other body, such as TorchServe's own errors."""
     try:
         error = json.loads(body)["error"]
     except (LookupError, TypeError, ValueError):

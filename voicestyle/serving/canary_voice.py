@@ -1,4 +1,4 @@
-"""A second of a vowel that nobody spoke: what a voice needs to pass the speech detector, and no more."""
+"""A synthetic vowel that the speech detector accepts as speech, for the canary requests."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 RATE: Final = 16000  # Hz
-PITCH: Final = (110.0, 140.0)  # Hz at the beginning and the end; the detector distrusts a steady tone
-FORMANTS: Final = ((700.0, 80.0), (1220.0, 90.0), (2600.0, 120.0))  # of an "ah": centre and bandwidth, Hz
-TOP: Final = 4000.0  # Hz; no harmonic above it
+PITCH: Final = (110.0, 140.0)  # Hz at the beginning and the end; the detector rejects a steady tone
+FORMANTS: Final = ((700.0, 80.0), (1220.0, 90.0), (2600.0, 120.0))  # of an "ah": centre frequency and bandwidth, Hz
+TOP: Final = 4000.0  # Hz; harmonics above it are left out
 SYLLABLES: Final = 4.0  # a second
 PEAK: Final = 0.6  # of full scale
 
 
 def canary_wav(seconds: float) -> bytes:
-    """A 16 kHz, 16-bit, mono WAV file with a vowel of that many seconds; always the same bytes."""
+    """A 16 kHz, 16-bit, mono WAV file with a vowel of that many seconds; deterministic."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as out:
         out.setnchannels(1)
@@ -29,7 +29,7 @@ def canary_wav(seconds: float) -> bytes:
 
 
 def vowel(seconds: float) -> NDArray[np.int16]:
-    """A gliding voice, [seconds · 16000] int16: a glottal source's harmonics, 1/k, through three resonances."""
+    """A vowel of rising pitch, [seconds · 16000] int16: harmonics of amplitude 1/k, filtered by three formants."""
     samples = round(seconds * RATE)
     pitch = np.linspace(*PITCH, samples)
     phase = 2 * np.pi * np.cumsum(pitch) / RATE

@@ -1,4 +1,4 @@
-"""The orderly end: nobody new, everybody finished, every byte sent."""
+"""Graceful shutdown: stop admission, then wait until every response has been sent."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from voicestyle.errors import ServerError
 
 log = logging.getLogger(__name__)
 
-POLL: Final = 0.25  # s between two looks
-CALM: Final = 2  # so many looks in a row must find nothing in flight
-LAST_BYTES: Final = 0.5  # s for TorchServe to hand the last answer to the system
+POLL: Final = 0.25  # s between two polls
+IDLE_POLLS: Final = 2  # consecutive polls that must find nothing in flight
+LAST_BYTES: Final = 0.5  # s for TorchServe to pass the last response to the operating system
 
 
 @dataclass(frozen=True)
 class DrainOptions:
-    """How a service stops.
+    """How a service shuts down.
 
-    seconds: how long those taken in may need. grace: how many seconds before that the service goes on taking
-    requests in, not ready any more, so that a load balancer sends no new ones.
+    seconds: how long admitted requests may take to finish. grace: for how many seconds before that the service,
+    already not ready, still accepts requests, so that load balancers notice.
     """
 
     seconds: float = 120.0
@@ -33,61 +33,58 @@ class DrainOptions:
             raise ValueError(f"seconds and grace must be at least 0, got {self.seconds} and {self.grace}")
 
 
-class Draining(Protocol):
-    """What is asked of a service that stops."""
+class Service(Protocol):
+    """The service that is shut down."""
 
     @property
     def ended(self) -> int | None:
         """Java's exit status; None while it runs."""
-        ...
 
-    def refuse(self) -> None:
-        """Take nobody in any more."""
-        ...
+    def stop_admission(self) -> None:
+        """Let the handler reject all new requests."""
 
-    def turned(self) -> bool:
-        """Send a request that is to be refused; whether an answer came, hence a whole turn has passed."""
+    def completes_iteration(self) -> bool:
+        """Send a request that the handler must reject; whether its response came, hence an iteration completed."""
         ...
 
     def in_flight(self) -> int | None:
-        """Requests that wait for an answer, as of the end of the last turn; None while it cannot be told."""
-        ...
+        """Requests without a response at the end of the last iteration; None if that is unknown."""
 
     def unsent(self) -> int:
-        """Bytes of answers that clients did not fetch yet."""
+        """Bytes of responses that clients have not read yet."""
         ...
 
 
 def drain(
-    service: Draining,
+    service: Service,
     options: DrainOptions,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait until nothing is in flight; return whether that came true before the time was up.
+    """Wait until nothing is in flight; return whether that was reached within `options.seconds`.
 
     Raises:
         ServerError: TorchServe ended meanwhile.
     """
     if options.grace:
-        log.info("stopping: not ready any more; requests are still taken in for %g s", options.grace)
+        log.info("shutting down: not ready any more; new requests are accepted for another %g s", options.grace)
         sleep(options.grace)
-    service.refuse()
-    log.info("stopping: no requests are taken in any more; up to %g s for those that are", options.seconds)
-    end = clock() + options.seconds
-    calm = 0
-    while calm < CALM:
+    service.stop_admission()
+    log.info("shutting down: new requests are rejected; admitted ones have %g s to finish", options.seconds)
+    deadline = clock() + options.seconds
+    idle_polls = 0
+    while idle_polls < IDLE_POLLS:
         if service.ended is not None:
-            raise ServerError(f"TorchServe ended with status {service.ended} before its requests were answered")
-        # Only a turn that began after the flag was set has counted everybody whom an earlier one took in.
-        left = service.in_flight() if service.turned() else None
-        calm = calm + 1 if left == 0 and service.unsent() == 0 else 0
-        if calm < CALM:
-            if clock() >= end:
-                waiting = "an unknown number of" if left is None else left
-                log.warning("stopping: the time is up with %s requests unanswered", waiting)
+            raise ServerError(f"TorchServe ended with status {service.ended} before all requests were finished")
+        # Only an iteration that began after admission stopped has counted every admitted request.
+        in_flight = service.in_flight() if service.completes_iteration() else None
+        idle_polls = idle_polls + 1 if in_flight == 0 and service.unsent() == 0 else 0
+        if idle_polls < IDLE_POLLS:
+            if clock() >= deadline:
+                unfinished = "an unknown number of" if in_flight is None else in_flight
+                log.warning("shutting down: the time is up with %s requests unfinished", unfinished)
                 return False
             sleep(POLL)
     sleep(LAST_BYTES)
-    log.info("stopping: all requests are answered")
+    log.info("shutting down: all requests are finished")
     return True

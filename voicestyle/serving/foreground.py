@@ -1,4 +1,4 @@
-"""TorchServe as this process's business: served until a signal comes, and signals that let it be stopped in order."""
+"""Run TorchServe in the foreground until a signal comes, then shut it down gracefully."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from voicestyle.archive import ARCHIVE
 from voicestyle.errors import ServerError
 from voicestyle.serving.drain import DrainOptions, drain
 from voicestyle.serving.operations import serve_pages
@@ -25,7 +24,7 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def serve(
-    archive: Path = ARCHIVE,
+    archive: Path,
     *,
     ports: Ports | None = None,
     host: str = HOST,
@@ -33,18 +32,18 @@ def serve(
     draining: DrainOptions | None = None,
     on_ready: Callable[[TorchServe], None] | None = None,
 ) -> int:
-    """Serve in the foreground until SIGTERM, SIGHUP or SIGINT, finish what was taken in, and return 0.
+    """Serve until SIGTERM, SIGHUP or SIGINT, finish the admitted requests, and return 0.
 
-    The server writes to this process's output. host: where the inference ports listen; operations_host: where the
-    operations port does. on_ready: called from another thread once the service is ready.
+    The server writes to this process's output. host: the address of the inference ports; operations_host: the
+    address of the operations port. on_ready: called from another thread once the service is ready.
 
     Raises:
         ServerError: no archive, a port in use, a model that does not become ready, or a server that ended by itself.
-        SystemExit: 128 + its number for a second signal, which cuts the finishing short.
+        SystemExit: 128 + the signal's number after a second signal, which ends the draining early.
     """
     server = TorchServe(archive, ports=ports or Ports(), host=host, console=True)
     supervisor = Supervisor(server)
-    finishing = False
+    drained = False
     with (
         stop_on_signals(times=2) as ignore_signals,
         serve_pages(operations_host, server.ports.operations, supervisor.pages()),
@@ -54,47 +53,47 @@ def serve(
                 try:
                     status = server.wait()
                 except SystemExit:
-                    finishing = True
+                    drained = True
                     supervisor.health.drain()
                     drain(supervisor, draining or DrainOptions())
                     ignore_signals()
                 else:
                     raise ServerError(f"TorchServe ended by itself with status {status}")
         except SystemExit:
-            if finishing:
+            if drained:
                 raise
-            # While it was starting: nobody was taken in yet.
+            # The signal came during the start: there is no request to finish.
     log.info("stopped")
     return 0
 
 
 @contextmanager
 def stop_on_signals(times: int = 1) -> Generator[Callable[[], None]]:
-    """Turn SIGTERM, SIGHUP and SIGINT into SystemExit(128 + number), so that `with` blocks are left.
+    """Turn SIGTERM, SIGHUP and SIGINT into SystemExit(128 + number), so that `with` blocks clean up.
 
-    So many `times`; later ones are ignored, for a Ctrl-C must not interrupt the clearing up. Gives a function that
-    ignores them from then on. Does nothing outside the main thread.
+    The first `times` signals do so; later ones are ignored, so that a second Ctrl-C does not interrupt the cleanup.
+    Yields a function that ignores the signals from then on. Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
     before = {each: signal.getsignal(each) for each in SIGNALS}
-    left = times
+    remaining = times
 
     def ignore() -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
 
-    def leave(number: int, _: FrameType | None) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal remaining
+        remaining -= 1
+        if remaining == 0:
             ignore()
         raise SystemExit(128 + number)
 
     try:
         for each in before:
-            signal.signal(each, leave)
+            signal.signal(each, stop)
         yield ignore
     finally:
         for each, handler in before.items():

@@ -1,4 +1,4 @@
-"""Whether a running service is ready and whether it is alive, and if not, why."""
+"""Readiness and liveness of a running service, each with the reasons why not."""
 
 from __future__ import annotations
 
@@ -9,133 +9,132 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from voicestyle.serving.canary import Outcome
+from voicestyle.serving.canary import CanaryResult, Outcome
 
 log = logging.getLogger(__name__)
 
-PERIOD: Final = 30.0  # s between canaries that sang
-RETRY: Final = 5.0  # s after one that did not
-TICK: Final = 1.0  # s between two looks at the workers
-# s that a good canary is believed: until the next one, and as long as that may take.
+PERIOD: Final = 30.0  # s from a successful canary to the next one
+RETRY: Final = 5.0  # s from a canary without success to the next one
+POLL: Final = 1.0  # s between two polls of the workers
+# s for which a successful canary counts: until the next one, and the time that the next one may take.
 FRESH: Final = 120.0
-# s without a good canary until only a restart can help. TorchServe kills a worker that hangs for its
+# s without a successful canary after which only a restart helps. TorchServe kills a worker that hangs after its
 # responseTimeout (120 s) and gives the next one startupTimeout (300 s).
 HUNG: Final = 600.0
 
 
 class Server(Protocol):
-    """What is asked of TorchServe."""
+    """The TorchServe whose health is reported."""
 
     @property
     def ended(self) -> int | None:
         """Java's exit status; None while it runs or is not started yet."""
-        ...
 
     def worker_pids(self) -> list[int]:
-        """The processes of workers that have the model loaded and are alive."""
+        """The process ids of running workers that have the model loaded."""
         ...
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Conditions by name: None where it holds, else why it does not."""
+class Conditions:
+    """Conditions by name: None if it is met, else the reason why not."""
 
-    conditions: Mapping[str, str | None]
+    reasons: Mapping[str, str | None]
 
     @property
-    def holds(self) -> bool:
-        """Whether all of them hold."""
-        return not any(self.conditions.values())
+    def met(self) -> bool:
+        """Whether all of them are met."""
+        return not any(self.reasons.values())
 
     def json(self) -> dict[str, Any]:
-        """For an answer: what holds, and what fails for which reason."""
-        return {
-            "ok": self.holds,
-            "conditions": {name: why or "ok" for name, why in self.conditions.items()},
-        }
+        """The body of a probe's response."""
+        return {"ok": self.met, "conditions": {name: reason or "ok" for name, reason in self.reasons.items()}}
 
 
 @dataclass(frozen=True)
-class _Song:
-    outcome: Outcome
-    words: str
-    at: float
-    pids: tuple[int, ...]
+class _SentCanary:
+    result: CanaryResult
+    time: float  # when the result came
+    pids: tuple[int, ...]  # the workers that ran when it was sent
 
 
 class Health:
-    """Keeps what the canaries said and answers the probes; `clock` counts seconds.
+    """Sends canaries and derives readiness and liveness from their results; `clock` returns seconds.
 
-    A thread calls `look` again and again, any thread may ask. A canary speaks for the workers that lived when it was
-    sent: a new worker needs a new one.
+    One thread calls `update` again and again; `ready` and `live` are called from any thread. A canary counts only for
+    the workers that ran when it was sent: a new worker needs a new canary.
     """
 
     def __init__(
         self,
         server: Server,
-        send_canary: Callable[[], tuple[Outcome, str]],
+        send_canary: Callable[[], CanaryResult],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
         self._send_canary = send_canary
         self._clock = clock
-        self._last: _Song | None = None
-        self._last_good: float | None = None
+        self._last: _SentCanary | None = None
+        self._last_success: float | None = None
         self._draining = threading.Event()
-        self.canaries = dict.fromkeys(Outcome, 0)  # how many, by outcome
+        self.canaries = dict.fromkeys(Outcome, 0)  # number of canaries by outcome
 
     def drain(self) -> None:
-        """Be ready no more, for good."""
+        """Report not ready from now on."""
         self._draining.set()
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Send a canary if one is due."""
-        pids = tuple(sorted(self._server.worker_pids()))
+        pids = self._pids()
         if not pids or self._draining.is_set() or not self._due(pids):
             return
-        outcome, words = self._send_canary()
-        self.canaries[outcome] += 1
+        result = self._send_canary()
+        self.canaries[result.outcome] += 1
         if self._draining.is_set():
-            return  # it may have come too late, which says nothing about the model
-        if not outcome.good:
-            log.warning("canary: %s", words)
-        elif self._last is None or not self._last.outcome.good:
-            log.info("canary: %s", words)
+            return  # it may have been rejected for that, which says nothing about the model
+        successful = result.outcome.successful
+        if not successful:
+            log.warning("canary: %s", result.message)
+        elif self._last is None or not self._last.result.outcome.successful:
+            log.info("canary: %s", result.message)
         now = self._clock()
-        self._last = _Song(outcome, words, now, pids)
-        if outcome.good:
-            self._last_good = now
+        self._last = _SentCanary(result, now, pids)
+        if successful:
+            self._last_success = now
 
-    def ready(self) -> Verdict:
-        """Whether a request that comes now will be taken in and answered."""
-        pids = tuple(sorted(self._server.worker_pids()))
-        return Verdict(
+    def ready(self) -> Conditions:
+        """Whether a request sent now will be admitted and answered."""
+        pids = self._pids()
+        return Conditions(
             {
-                "taking": "the service is stopping" if self._draining.is_set() else None,
+                "admission": "the service is shutting down" if self._draining.is_set() else None,
                 "java": self._java(),
-                "model": None if pids else "no living worker has the model loaded",
+                "model": None if pids else "no running worker has the model loaded",
                 "canary": self._canary(pids),
             }
         )
 
-    def live(self) -> Verdict:
-        """Whether waiting can help; if not, the process should be started anew.
+    def live(self) -> Conditions:
+        """Whether the service can recover by itself; if not, the process must be restarted.
 
-        A slow start is not judged here: it ends by itself, or a start-up probe ends it.
+        A slow start does not count here: it ends by itself, or a start-up probe ends it.
         """
-        idle = 0.0 if self._last_good is None else self._clock() - self._last_good
+        idle = 0.0 if self._last_success is None else self._clock() - self._last_success
         hung = idle > HUNG and not self._draining.is_set()
-        return Verdict(
+        return Conditions(
             {
                 "java": self._java(),
-                "progress": f"no canary was answered for {idle:.0f} s" if hung else None,
+                "progress": f"no canary was successful for {idle:.0f} s" if hung else None,
             }
         )
+
+    def _pids(self) -> tuple[int, ...]:
+        return tuple(sorted(self._server.worker_pids()))
 
     def _due(self, pids: tuple[int, ...]) -> bool:
         if self._last is None or self._last.pids != pids:
             return True
-        return self._clock() - self._last.at >= (PERIOD if self._last.outcome.good else RETRY)
+        return self._clock() - self._last.time >= (PERIOD if self._last.result.outcome.successful else RETRY)
 
     def _java(self) -> str | None:
         status = self._server.ended
@@ -145,9 +144,9 @@ class Health:
         last = self._last
         if last is None:
             return "none was sent yet"
-        if not last.outcome.good:
-            return last.words
+        if not last.result.outcome.successful:
+            return last.result.message
         if last.pids != pids:
             return "none was sent to this worker yet"
-        age = self._clock() - last.at
+        age = self._clock() - last.time
         return f"the last one is {age:.0f} s old" if age > FRESH else None

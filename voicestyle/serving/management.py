@@ -1,4 +1,4 @@
-"""What TorchServe says about one model at its management port."""
+"""Reads the state of one model from TorchServe's management API."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from voicestyle.serving.ports import HOST
 
-ANSWER_SECONDS: Final = 3.0  # less than a probe waits
+RESPONSE_SECONDS: Final = 3.0  # less than a probe waits
 
 
 class Management:
-    """The management port, for one model.
+    """The management API for one model.
 
-    Never with `?customized=true`: with continuous batching TorchServe 0.12 puts that back into its queue for ever.
+    Never ask it with `?customized=true`: with continuous batching TorchServe 0.12 queues that request again for ever.
     """
 
     def __init__(self, port: int, model: str) -> None:
@@ -24,20 +24,20 @@ class Management:
         self._model = model
 
     def worker_pids(self) -> list[int]:
-        """The process ids of workers that have the model loaded and are alive; empty while it cannot be asked."""
-        # TorchServe goes on calling a worker READY for a while after it died.
+        """The process ids of running workers that have the model loaded; empty if TorchServe does not respond."""
+        # TorchServe reports a worker as READY for a while after it died.
         return [worker["pid"] for worker in self.workers() if worker["status"] == "READY" and _alive(worker["pid"])]
 
     def workers(self) -> list[Mapping[str, Any]]:
-        """All workers, also those that are being started; empty while it cannot be asked."""
-        return self._described().get("workers", [])
+        """All workers, including those that start; empty if TorchServe does not respond."""
+        return self._describe().get("workers", [])
 
     def pending(self) -> int | None:
-        """How many requests wait in TorchServe's own queue; None while it cannot be asked."""
-        return self._described().get("jobQueueStatus", {}).get("pendingRequests")
+        """The number of requests in TorchServe's own queue; None if TorchServe does not respond."""
+        return self._describe().get("jobQueueStatus", {}).get("pendingRequests")
 
-    def _described(self) -> Mapping[str, Any]:
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=ANSWER_SECONDS)
+    def _describe(self) -> Mapping[str, Any]:
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=RESPONSE_SECONDS)
         try:
             connection.request("GET", f"/models/{self._model}")
             return json.loads(connection.getresponse().read())[0]
@@ -53,5 +53,5 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # it runs as another user
     return True

@@ -1,8 +1,8 @@
-"""The workers' metrics as Prometheus reads them, put together from the files that the workers write.
+"""The workers' metrics in Prometheus' text format, merged from the files that the workers write.
 
-The files are read by whoever serves the metrics, so they can be scraped while no worker lives. What a dead worker
-counted stays in the sums. Its gauges are passed over instead of deleted: a worker that was taken for dead by
-mistake, say while TorchServe did not answer, would go on writing to a deleted file.
+The supervisor reads the files, so metrics can be scraped while no worker runs. The counts of dead workers stay in the
+sums. Their gauges are left out, but their files are kept: a worker that was reported dead by mistake, for example
+while TorchServe did not respond, would go on writing to a deleted file.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ STEPS: Final = "voicestyle_steps_total"
 def exposition(folder: Path, live_pids: Iterable[int]) -> bytes:
     """All metrics of the workers that wrote to `folder`, in the text format 0.0.4.
 
-    Counters and histograms are sums over all workers that ever wrote there, gauges only over those of `live_pids`.
-    Empty if the folder is, or is missing.
+    Counters and histograms are sums over all workers that ever wrote there, gauges only over `live_pids`.
+    Empty if the folder is empty or missing.
     """
     registry = CollectorRegistry()
     registry.register(_Merged(_files(folder, live_pids)))
@@ -33,9 +33,9 @@ def exposition(folder: Path, live_pids: Iterable[int]) -> bytes:
 
 
 def in_flight(folder: Path, live_pids: Iterable[int]) -> int:
-    """Requests that the workers of `live_pids` took in and did not answer yet: live and waiting ones.
+    """Requests that the workers `live_pids` admitted and have not finished: live and waiting ones.
 
-    Those that TorchServe still queues are not among them, and a worker that is not in `live_pids` has none.
+    Requests in TorchServe's own queue are not included.
     """
     return int(_sum(folder, live_pids, IN_FLIGHT))
 
@@ -62,11 +62,11 @@ class _Merged(Collector):
 
 
 def _files(folder: Path, live_pids: Iterable[int]) -> list[Path]:
-    """The files to be merged: `counter_PID.db`, `histogram_PID.db`, and `gauge_MODE_PID.db` of the living."""
-    living = {str(pid) for pid in live_pids}
+    """The files to merge: `counter_PID.db` and `histogram_PID.db` of all, `gauge_MODE_PID.db` of running workers."""
+    running = {str(pid) for pid in live_pids}
     return [
         path
         for path in sorted(folder.glob("*.db"))
-        # A worker that is killed right after it opened a file leaves it empty, which the reader does not expect.
-        if path.stat().st_size and (not path.name.startswith("gauge_") or path.stem.rpartition("_")[2] in living)
+        # A worker killed right after it opened a file leaves an empty one, which prometheus_client cannot read.
+        if path.stat().st_size and (not path.name.startswith("gauge_") or path.stem.rpartition("_")[2] in running)
     ]

@@ -20,23 +20,23 @@ SOCKET_SECONDS: Final = 10.0  # for a client that sends nothing
 
 
 def json_page(ok: bool, content: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
-    """A probe's answer: 200, or 503 which a probe takes for no."""
+    """The response to a probe: 200, or 503 which counts as a failed probe."""
     status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
     return status, "application/json", json.dumps(content).encode() + b"\n"
 
 
 @contextmanager
 def serve_pages(host: str, port: int, pages: dict[str, Page]) -> Generator[int]:
-    """Serve `pages` by path, to GET and HEAD, until the block is left; gives the port (a free one for port 0).
+    """Serve `pages` by path, for GET and HEAD, until the block is left; yields the port (a free one for port 0).
 
     Raises:
-        ServerError: the address cannot be listened on.
+        ServerError: the port is in use, or the address is not of this machine.
     """
     try:
         server = _Server((host, port), _handler(pages))
     except OSError as error:
         raise ServerError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
-    thread = Thread(target=server.serve_forever, name="operations", daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.1,), name="operations", daemon=True)
     thread.start()
     try:
         yield server.server_port
@@ -48,10 +48,10 @@ def serve_pages(host: str, port: int, pages: dict[str, Page]) -> Generator[int]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # a client that lingers must not hold up the end
+    block_on_close = False  # an idle client must not delay the shutdown
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing: a prober that hung up is no news."""
+        """Log nothing: a client that disconnects is no error."""
 
 
 def _handler(pages: dict[str, Page]) -> type[BaseHTTPRequestHandler]:
@@ -73,7 +73,7 @@ def _handler(pages: dict[str, Page]) -> type[BaseHTTPRequestHandler]:
         do_HEAD = do_GET  # noqa: N815 (http.server's name)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (http.server's name)
-            """Nothing: probes come every few seconds."""
+            """Log nothing: probes come every few seconds."""
 
         def _page(self) -> tuple[HTTPStatus, str, bytes]:
             page = pages.get(self.path.partition("?")[0])
@@ -84,6 +84,6 @@ def _handler(pages: dict[str, Page]) -> type[BaseHTTPRequestHandler]:
                 return page()
             except Exception:
                 log.exception("%s failed", self.path.partition("?")[0])
-                return HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"failed; the log says why\n"
+                return HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"internal error; see the log\n"
 
     return Handler

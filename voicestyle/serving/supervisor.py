@@ -1,4 +1,4 @@
-"""Beside a TorchServe: canaries, the operations port, and the orderly end."""
+"""Watches one TorchServe: sends canaries, serves probes and metrics, and drains it at shutdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from voicestyle.serving.canary import Canary, Outcome
-from voicestyle.serving.health import TICK, Health
+from voicestyle.serving.health import POLL, Conditions, Health
 from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition, steps_taken
 from voicestyle.serving.operations import Page, json_page
 from voicestyle.serving.server import TorchServe
@@ -23,7 +23,7 @@ from voicestyle.serving.unsent import unsent_bytes
 
 log = logging.getLogger(__name__)
 
-TURN_SECONDS: Final = 10.0  # a refusal comes after one turn of the handler
+ITERATION_SECONDS: Final = 10.0  # timeout of a request that is rejected after one iteration of the handler
 
 
 class Supervisor:
@@ -35,92 +35,90 @@ class Supervisor:
 
     def __init__(self, server: TorchServe) -> None:
         self._server = server
-        self._canary = Canary.of(server.archive, server.url, self._steps_taken)
+        self._canary = Canary.of(server.archive, server.url, lambda: steps_taken(server.run.metrics))
         self.health = Health(server, self._canary.send)
         self._registry = CollectorRegistry()
-        self._registry.register(_Supervision(self.health))
+        self._registry.register(_HealthMetrics(self.health))
 
     @contextmanager
     def watching(self, on_ready: Callable[[], None]) -> Generator[None]:
-        """Send canaries from a thread until the block is left; call `on_ready` there once all conditions hold."""
-        left = Event()
+        """Send canaries from a thread until the block is left; call `on_ready` there once the service is ready."""
+        done = Event()
 
         def watch() -> None:
             announced = False
-            while not left.is_set():
+            while not done.is_set():
                 try:
-                    self.health.look()
-                    if not announced and self.health.ready().holds:
+                    self.health.update()
+                    if not announced and self.health.ready().met:
                         announced = True
                         on_ready()
                 except Exception:
-                    log.exception("the service could not be looked at")
-                left.wait(TICK)
+                    log.exception("the health check failed")
+                done.wait(POLL)
 
         thread = Thread(target=watch, name="canaries", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            left.set()  # not joined: it may wait for a canary that nobody answers any more
+            done.set()  # not joined: it may wait for a canary that the stopped server never answers
 
     def pages(self) -> dict[str, Page]:
-        """What the operations port serves."""
+        """The pages of the operations port, by path."""
 
-        def live() -> tuple[HTTPStatus, str, bytes]:
-            verdict = self.health.live()
-            return json_page(verdict.holds, verdict.json())
-
-        def ready() -> tuple[HTTPStatus, str, bytes]:
-            verdict = self.health.ready()
-            return json_page(verdict.holds, verdict.json())
+        def probe(conditions: Conditions) -> tuple[HTTPStatus, str, bytes]:
+            return json_page(conditions.met, conditions.json())
 
         def metrics() -> tuple[HTTPStatus, str, bytes]:
             workers = exposition(self._server.run.metrics, self._server.worker_pids()) if self._server.started else b""
             return HTTPStatus.OK, CONTENT_TYPE, workers + generate_latest(self._registry)
 
-        return {"/live": live, "/ready": ready, "/metrics": metrics}
+        return {
+            "/live": lambda: probe(self.health.live()),
+            "/ready": lambda: probe(self.health.ready()),
+            "/metrics": metrics,
+        }
 
     @property
     def ended(self) -> int | None:
         """Java's exit status; None while it runs."""
         return self._server.ended
 
-    def refuse(self) -> None:
-        """Have the handler take nobody in any more."""
+    def stop_admission(self) -> None:
+        """Let the handler reject all new requests."""
         self._server.run.begin_drain()
 
-    def turned(self) -> bool:
-        """Send a canary, which is to be refused; whether the handler answered."""
-        outcome, _ = replace(self._canary, seconds=TURN_SECONDS).send()
+    def completes_iteration(self) -> bool:
+        """Send a canary, which the handler must reject; whether its response came."""
+        outcome, _ = replace(self._canary, seconds=ITERATION_SECONDS).send()
         return outcome in (Outcome.DRAINING, Outcome.ANSWERED)
 
     def in_flight(self) -> int | None:
-        """Requests that wait for an answer; None while it cannot be told."""
+        """Requests without a response; None if that is unknown."""
         return self._server.in_flight()
 
     def unsent(self) -> int:
-        """Bytes of answers that clients did not fetch yet."""
+        """Bytes of responses that clients have not read yet."""
         return unsent_bytes((self._server.ports.inference, self._server.ports.grpc_inference))
 
-    def _steps_taken(self) -> float:
-        return steps_taken(self._server.run.metrics)
 
-
-class _Supervision(Collector):
-    """What the supervisor itself knows, for Prometheus."""
+class _HealthMetrics(Collector):
+    """The supervisor's own metrics."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
 
     def describe(self) -> list[Metric]:
-        return []  # asked at registration, when nothing can be collected yet
+        return []  # called at registration, before the server can be asked
 
     def collect(self) -> list[Metric]:
         canaries = CounterMetricFamily(
-            "voicestyle_canaries", "Canaries sent; each is one of the workers' requests too", labels=["outcome"]
+            "voicestyle_canaries", "Canary requests sent; workers count them as requests too", labels=["outcome"]
         )
         for outcome, count in self._health.canaries.items():
             canaries.add_metric([outcome.value], count)
-        ready = GaugeMetricFamily("voicestyle_ready", "Whether /ready says yes", float(self._health.ready().holds))
+        ready = GaugeMetricFamily(
+            "voicestyle_ready", "1 if /ready returns 200, else 0", float(self._health.ready().met)
+        )
         return [canaries, ready]

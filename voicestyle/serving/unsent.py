@@ -1,4 +1,4 @@
-"""What this machine's clients did not fetch yet, from Linux's table of TCP connections."""
+"""Bytes that clients have not read yet, from Linux's table of TCP connections."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ESTABLISHED: Final = "01"
 
 
 def unsent_bytes(ports: Collection[int], tables: Collection[Path] = TABLES) -> int:
-    """Bytes that wait in the send queues of established connections at these local ports; 0 where it cannot be read.
+    """Bytes in the send queues of established connections at these local ports; 0 if the tables cannot be read.
 
-    As long as one is not empty, the process behind it may hold more than the system took from it.
+    While a queue is not empty, the server process may hold further bytes of the same response.
     """
     total = 0
     for table in tables:

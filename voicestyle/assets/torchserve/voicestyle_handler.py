@@ -1,0 +1,1 @@
+../../../handlers/voicestyle_handler.py
