@@ -1,4 +1,4 @@
-"""First and last faces of many voices, a batch at a time."""
+"""First and last faces of many recordings, generated in batches."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from voicestyle.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class FacePair:
-    """The face before the optimisation moved, and the answer."""
+    """The face of the first latent, before any optimisation, and the face after the last step."""
 
     first: Face
     last: Face
@@ -26,9 +26,9 @@ def generate_pairs(
     size: int = 256,
     seed: int = 0,
 ) -> list[FacePair]:
-    """The pair of faces of each recording, in order; `steps` None takes the bundle's default.
+    """Generate the pair of faces of each recording, in order; `steps` None takes the bundle's default.
 
-    The learning rate of the first step is 0, so a request of one step answers with its first face.
+    The learning rate of the first step is 0, so the result of a one-step request is the first face.
     """
     pairs: list[FacePair] = []
     half = max(1, pipeline.capacity // 2)
