@@ -1,4 +1,4 @@
-"""The engine's promise with StyleGAN2 and its noise maps: on a CPU, company does not change one bit of an answer."""
+"""On a CPU, results with StyleGAN2 and its noise maps do not depend on other requests in the batch, bit for bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EMBEDDING = 8
 
 @pytest.fixture(scope="module")
 def networks(narrow, small_encoder, weights_of, tmp_path_factory):
-    """256 pixels, whose noise maps are large enough for torch to add up one alone otherwise than one of several."""
+    """At 256 pixels, noise maps are so large that torch would sum one and several in a different order."""
     path = tmp_path_factory.mktemp("checkpoint") / "stylegan2.pt"
     torch.save({"g_ema": weights_of(replace(narrow, size=256, max_width=8))}, path)
     torch.manual_seed(0)
@@ -55,8 +55,8 @@ def alone(networks, number, **options):
     return outcome(engine, number)
 
 
-def in_company(networks, number, **options):
-    """It joins as the third, and moves into the first row when its owner leaves."""
+def in_a_batch(networks, number, **options):
+    """Add the request as the third; it moves to the first row when that request is removed."""
     engine = engine_of(networks, **options)
     add(engine, 11, steps=9)
     engine.step(2)
@@ -70,13 +70,13 @@ def in_company(networks, number, **options):
     return outcome(engine, number)
 
 
-def test_company_does_not_change_one_bit(networks):
-    for ours, theirs in zip(in_company(networks, 1), alone(networks, 1), strict=True):
+def test_other_requests_do_not_change_a_single_bit(networks):
+    for ours, theirs in zip(in_a_batch(networks, 1), alone(networks, 1), strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_together_it_is_the_same_up_to_rounding(networks):
+def test_batched_results_are_equal_up_to_rounding(networks):
     """The way that a GPU takes."""
-    together = in_company(networks, 1, together=True)
+    together = in_a_batch(networks, 1, together=True)
     for ours, theirs in zip(together, alone(networks, 1), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
