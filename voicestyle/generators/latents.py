@@ -1,4 +1,4 @@
-"""Random latents, each determined by its own seed and equal on all machines."""
+"""Random latents z, each determined by its own seed and equal on all machines, and the mapping of z to w."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -6,9 +6,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 LATENT_DIM = 512
+MAPPING_LAYERS = 8
+SLOPE = 0.2  # of the leaky ReLUs of all generators
 MEAN_SAMPLES = 10_000  # number of latents in latent_std, as published
 FIRST_MEAN_SEED = 2**31  # larger than the seeds of latent banks
 MAP_BATCH = 1000
@@ -20,6 +22,22 @@ class Mapper(Protocol):
     def map(self, z: Tensor) -> Tensor:
         """Map z [N, 512], standard normal, to w [N, 512]."""
         ...
+
+
+class MappingNetwork(nn.Module):
+    """z to w: normalise z, then eight linear layers, whose weights include the gain √2 of the activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(LATENT_DIM, LATENT_DIM) for _ in range(MAPPING_LAYERS))
+        self.activation = nn.LeakyReLU(SLOPE)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z, w: [N, 512]."""
+        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+        for layer in self.layers:
+            x = self.activation(layer(x))
+        return x
 
 
 def face_z(seeds: Iterable[int]) -> Tensor:

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from voicestyle.generators.haar import inverse_haar
+from voicestyle.generators.latents import LATENT_DIM, SLOPE, MappingNetwork
 
-LATENT_DIM = 512
 BASE_SIZE = 4  # pixels of the learned input
-SLOPE = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,22 +54,6 @@ class MobileStyleGANConfig:
 def modulate(x: Tensor, style: Tensor) -> Tensor:
     """Multiply the channels of x [N, C, H, W] by style [N, C], in the dtype of x."""
     return x * style.to(x.dtype)[:, :, None, None]
-
-
-class MappingNetwork(nn.Module):
-    """z to w: normalise z, then eight linear layers, whose weights include the gain √2 of the activations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(LATENT_DIM, LATENT_DIM) for _ in range(8))
-        self.activation = nn.LeakyReLU(SLOPE)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z, w: [N, 512]."""
-        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
-        for layer in self.layers:
-            x = self.activation(layer(x))
-        return x
 
 
 class NoisyActivation(nn.Module):

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cmpc2.errors import CheckpointError
-from voicestyle.generators.mobilestylegan import SLOPE, MobileStyleGAN, MobileStyleGANConfig
+from voicestyle.generators.latents import SLOPE
+from voicestyle.generators.mobilestylegan import MobileStyleGAN, MobileStyleGANConfig
 from voicestyle.generators.openvino_ir import Graph, Layer, read_graphs
 
 WHEEL_NAME = "random_face-2021.7.21.1-py3-none-any.whl"

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LATENT_DIM = 512
-MAPPING_LAYERS = 8
+from voicestyle.generators.latents import LATENT_DIM, SLOPE, MappingNetwork
+
 BASE_SIZE = 4  # pixels of the learned input
-SLOPE = 0.2
 BLUR = (1.0, 3.0, 3.0, 1.0)
 
 SIZES = (64, 128, 256, 512, 1024)
@@ -58,22 +57,6 @@ def blur_kernel() -> Tensor:
     """The filter [4, 4] of each upsampling. It sums to 4, because three of four inputs are zero."""
     taps = torch.tensor(BLUR)
     return torch.outer(taps, taps) * (4 / taps.sum() ** 2)
-
-
-class MappingNetwork(nn.Module):
-    """z to w: normalise z, then eight linear layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(LATENT_DIM, LATENT_DIM) for _ in range(MAPPING_LAYERS))
-        self.activation = nn.LeakyReLU(SLOPE)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z, w: [N, 512]."""
-        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
-        for layer in self.layers:
-            x = self.activation(layer(x))
-        return x
 
 
 class ModulatedConv(nn.Module):

@@ -15,15 +15,8 @@ from torch import Tensor
 
 from cmpc2.checkpoint import check_weights, read_state_dict
 from cmpc2.errors import CheckpointError
-from voicestyle.generators.stylegan2 import (
-    BASE_SIZE,
-    LATENT_DIM,
-    MAPPING_LAYERS,
-    SIZES,
-    StyleGAN2,
-    StyleGAN2Config,
-    blur_kernel,
-)
+from voicestyle.generators.latents import LATENT_DIM, MAPPING_LAYERS
+from voicestyle.generators.stylegan2 import BASE_SIZE, SIZES, StyleGAN2, StyleGAN2Config, blur_kernel
 
 WEIGHTS = "g_ema"
 MAPPING_LR = 0.01

@@ -17,7 +17,8 @@ from torch.func import functional_call
 from voicestyle.generators import WHEEL_SHA256, MobileStyleGAN, face_z
 from voicestyle.generators.haar import haar
 from voicestyle.generators.mobilestylegan import ImageHead
-from voicestyle.training.head_patches import Patches, Progress
+from voicestyle.training.faces import Progress
+from voicestyle.training.head_patches import Patches
 
 HELD_OUT_SEED = 4_000_000_000
 MARGIN = 4  # image pixels at a patch's edges that depend on the padding of the head's two 3×3 layers

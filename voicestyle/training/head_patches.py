@@ -1,7 +1,6 @@
 """Training data of the 256-pixel head: patches of generated faces, stored in a folder."""
 
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from voicestyle.generators import MobileStyleGAN, face_z
+from voicestyle.training.faces import Progress
 
 TRAINING_SEED = 3_000_000_000
 SAVE_EVERY = 16  # faces
-
-Progress = Callable[[range], Iterable[int]]
 
 
 @dataclass(frozen=True)

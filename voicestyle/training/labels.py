@@ -6,7 +6,7 @@ to exclude children, and are not stored in the bundle.
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.faces import Progress
 from voicestyle.training.options import FaceOptions
 
 FEMALE, MALE, UNKNOWN = 0, 1, -1
@@ -62,7 +63,7 @@ def default_predictor() -> Predictor:
 def label_faces(
     images: NDArray[np.uint8],
     cache: Path,
-    progress: Callable[[range], Iterable[int]],
+    progress: Progress,
     predictor: Callable[[], Predictor] = default_predictor,
 ) -> FaceLabels:
     """Label images [N, H, W, 3]. The labels are stored in `cache` (.npz) and reused for the same images."""

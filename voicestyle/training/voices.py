@@ -1,7 +1,6 @@
 """Recordings of many speakers: training speakers, held-out speakers, and their log-mels."""
 
 import csv
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from cmpc2 import decode, log_mel, speech_only
 from voicestyle.training.augment_voices import recording_variants
 from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.faces import Progress
 from voicestyle.training.labels import SEXES
 
 _HOLD_OUT_SEED = 2204_14057
@@ -75,9 +75,7 @@ def served_log_mel(path: Path) -> Tensor:
     return torch.from_numpy(log_mel(speech_only(decode(path))))
 
 
-def training_log_mels(
-    folder: Path, speakers: list[Speaker], cache: Path, progress: Callable[[range], Iterable[int]]
-) -> list[list[Tensor]]:
+def training_log_mels(folder: Path, speakers: list[Speaker], cache: Path, progress: Progress) -> list[list[Tensor]]:
     """Log-mels [1, 64, T] of the variants of each speaker's recording, stored in `cache` (.npz).
 
     Speech is detected in the unchanged recording, so that all variants contain the same frames.
