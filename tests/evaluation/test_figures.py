@@ -12,11 +12,14 @@ from PIL import Image
 
 from voicestyle.evaluation.agreement import Agreement
 from voicestyle.evaluation.figure import write_figure
-from voicestyle.evaluation.generate import FacePair
+from voicestyle.evaluation.generate import FacePair, generate_pairs
 from voicestyle.evaluation.held_out import held_out_speakers
 from voicestyle.evaluation.judge import JudgeError, Judgement, install_judge, judge_faces
 from voicestyle.evaluation.skin import skin_luminance
 from voicestyle.face import Face
+from voicestyle.offline import generate_face
+from voicestyle.options import Options, Settings
+from voicestyle.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +31,16 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def face(light: int) -> Face:
-    return Face(png(np.full((64, 64, 3), light)), "png", [0.5], 0, 1, "default", 64, [0], 1, 1.0, 1.0, {})
+    return Face(
+        image=png(np.full((64, 64, 3), light)),
+        settings=Settings(steps=1, seed=0, size=64),
+        trace=[0.5],
+        prototypes=[0],
+        largest_batch=1,
+        audio_seconds=1.0,
+        speech_seconds=1.0,
+        timings={},
+    )
 
 
 def test_agreement_counts_speakers_and_judged_faces():
@@ -113,6 +125,18 @@ def test_the_real_judge_tells_women_from_men(tmp_path: Path):
     judged = judge_faces(tmp_path, faces)
     assert "".join(judgement.sex for judgement in judged) == "MFFFMMMM"
     assert all(judgement.probability > 0.5 and 15 < judgement.age < 80 for judgement in judged)
+
+
+def test_a_first_face_is_the_face_before_the_optimisation(tiny_bundle, samples):
+    voices = [samples / "slt.wav", samples / "rms.wav", samples / "awb.wav"]
+    pipeline = Pipeline.load(tiny_bundle, capacity=2)
+    pairs = generate_pairs(pipeline, voices, iter, steps=4, size=32)
+    assert len({pair.last.image for pair in pairs}) == 3
+    for voice, pair in zip(voices, pairs, strict=True):
+        assert pair.last.trace == generate_face(pipeline, voice, Options(steps=4, seed=0, size=32)).trace
+        assert pair.first.trace == pair.last.trace[:1]
+        assert (pair.first.settings.steps, pair.last.settings.steps) == (1, 4)
+        assert pair.first.image != pair.last.image
 
 
 def test_skin_luminance_uses_the_middle_of_the_face():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cmpc2 import ResNet
+from tests.support.tiny_engine import take_steps
 from voicestyle.engine import Engine
 from voicestyle.generators import read_stylegan2
 
@@ -43,40 +44,37 @@ def add(engine, number, steps=STEPS):
     engine.add(number, voice, first, seed=number, steps=steps)
 
 
-def outcome(engine, number):
-    outcome = engine.outcome(number)
-    return [outcome.latent, *outcome.noise, outcome.similarity]
-
-
-def alone(networks, number, **options):
-    engine = engine_of(networks, **options)
+def alone(networks, number):
+    engine = engine_of(networks)
     add(engine, number)
-    engine.step(STEPS)
-    return outcome(engine, number)
+    return take_steps(engine, STEPS)[number]
 
 
 def in_a_batch(networks, number, **options):
     """Add the request as the third; it moves to the first row when that request is removed."""
     engine = engine_of(networks, **options)
     add(engine, 11, steps=9)
-    engine.step(2)
+    take_steps(engine, 2)
     add(engine, 12, steps=9)
     add(engine, number)
-    engine.step(3)
+    take_steps(engine, 3)
     engine.remove(11)
     add(engine, 13, steps=9)
-    engine.step(STEPS)
-    assert engine.outcome(number).largest_batch == 3
-    return outcome(engine, number)
+    assert engine.live == 3
+    return take_steps(engine, STEPS - 3)[number]
+
+
+def tensors(outcome):
+    return [outcome.latent, *outcome.noise, outcome.similarity]
 
 
 def test_other_requests_do_not_change_a_single_bit(networks):
-    for ours, theirs in zip(in_a_batch(networks, 1), alone(networks, 1), strict=True):
+    for ours, theirs in zip(tensors(in_a_batch(networks, 1)), tensors(alone(networks, 1)), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_batched_results_are_equal_up_to_rounding(networks):
-    """The way that a GPU takes."""
-    together = in_a_batch(networks, 1, together=True)
-    for ours, theirs in zip(together, alone(networks, 1), strict=True):
+    """`batched` is the default on GPUs."""
+    batched = in_a_batch(networks, 1, batched=True)
+    for ours, theirs in zip(tensors(batched), tensors(alone(networks, 1)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)

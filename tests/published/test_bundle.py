@@ -12,12 +12,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cmpc2
+from tests.support.tiny_engine import take_steps
 from voicestyle.bundle import Bundle
 from voicestyle.cli import main
 from voicestyle.engine import Engine
 from voicestyle.errors import BundleError
 from voicestyle.generators import read_stylegan2
 from voicestyle.manifest import FILES
+from voicestyle.offline import generate_face, generate_faces
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
 from voicestyle.published import PublishedOptions, build_published_bundle, read_latents
@@ -37,10 +39,9 @@ def test_published_files_give_the_face_of_the_engine(published_files, options, s
     built = build_published_bundle(tmp_path / "bundle", files, options)
     assert (built.bank.dropped, built.bank.empty, built.bank.latents_without_video) == (0, 0, 1)
     pipeline = Pipeline.load(tmp_path / "bundle", capacity=2)
-    pipeline.submit("other", samples / "rms.wav", Options(steps=9))
-    pipeline.submit("voice", samples / "slt.wav", Options(steps=5, seed=4))
-    pipeline.step(5)
-    face = pipeline.finish("voice")
+    requests = {"other": ("rms.wav", Options(steps=9)), "voice": ("slt.wav", Options(steps=5, seed=4))}
+    prepared = [(key, pipeline.prepare(samples / name, options)) for key, (name, options) in requests.items()]
+    face = dict(generate_faces(pipeline, prepared))["voice"]
     assert Image.open(io.BytesIO(face.image)).size == (64, 64)
 
     encoders = cmpc2.load(files.cmpc, small_encoder, small_encoder)
@@ -58,8 +59,7 @@ def test_published_files_give_the_face_of_the_engine(published_files, options, s
     )
     first = torch.from_numpy(latents.latents[latents.rows_of(videos)].mean(axis=0))
     engine.add("voice", voice, first, seed=4, steps=5)
-    engine.step(5)
-    np.testing.assert_allclose(face.trace, engine.outcome("voice").similarity, atol=1e-4)
+    np.testing.assert_allclose(face.trace, take_steps(engine, 5)["voice"].similarity, atol=1e-4)
     assert len(set(face.trace)) == 5
 
 
@@ -105,9 +105,8 @@ def test_images_are_resized_for_an_encoder_of_224_pixels(published_files, option
     build_published_bundle(tmp_path / "bundle", files, replace(options, encoder_size=224))
     pipeline = Pipeline.load(tmp_path / "bundle", capacity=1)
     assert (pipeline.manifest.image_size, pipeline.manifest.encoder_size) == (256, 224)
-    pipeline.submit("voice", samples / "awb.wav", Options(steps=2))
-    pipeline.step(2)
-    assert Image.open(io.BytesIO(pipeline.finish("voice").image)).size == (256, 256)
+    face = generate_face(pipeline, samples / "awb.wav", Options(steps=2))
+    assert Image.open(io.BytesIO(face.image)).size == (256, 256)
 
 
 def test_nearest_and_weighted_choices_embed_every_latent(published_files, options, small_encoder, samples, tmp_path):
@@ -120,8 +119,7 @@ def test_nearest_and_weighted_choices_embed_every_latent(published_files, option
         build_published_bundle(folder, files, chosen, lambda batches: seen.append(len(batches)) or batches)
         bundle = Bundle.load(folder)
         pipeline = Pipeline(bundle, capacity=1)
-        pipeline.submit("voice", samples / "slt.wav", Options(steps=1))
-        firsts[choice] = pipeline._engine.outcome("voice").latent[0].numpy()
+        firsts[choice] = pipeline.prepare(samples / "slt.wav", Options(steps=1)).first_latent.numpy()
     assert seen == [3, 3]
     assert not np.allclose(firsts["nearest"], firsts["first"])
     assert not np.allclose(firsts["nearest"], firsts["weighted"])

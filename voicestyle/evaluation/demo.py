@@ -91,7 +91,7 @@ class DemoEvaluation:
         ]
         return {
             "speakers": len(speakers),
-            "steps": pairs[0].last.steps,
+            "steps": pairs[0].last.settings.steps,
             "agreement": round(last.share, 4),
             "confusion": last.table,
             "agreement_of_first_faces": round(first.share, 4),

@@ -1,10 +1,11 @@
-"""First and last faces of many recordings, generated in batches."""
+"""First and last faces of many recordings."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from voicestyle.face import Face
+from voicestyle.offline import generate_faces
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
 
@@ -30,15 +31,14 @@ def generate_pairs(
 
     The learning rate of the first step is 0, so the result of a one-step request is the first face.
     """
-    pairs: list[FacePair] = []
-    half = max(1, pipeline.capacity // 2)
-    for start in progress(range(0, len(voices), half)):
-        group = voices[start : start + half]
-        most = 1
-        for i, voice in enumerate(group):
-            pipeline.submit(f"first {i}", voice, Options(steps=1, seed=seed, size=size))
-            settings = pipeline.submit(f"last {i}", voice, Options(steps=steps, seed=seed, size=size))
-            most = max(most, settings.steps)
-        pipeline.step(most)
-        pairs += [FacePair(pipeline.finish(f"first {i}"), pipeline.finish(f"last {i}")) for i in range(len(group))]
-    return pairs
+    options = {
+        "first": Options(steps=1, seed=seed, size=size),
+        "last": Options(steps=steps, seed=seed, size=size),
+    }
+    prepared = (
+        (f"{name} {i}", pipeline.prepare(voices[i], options[name]))
+        for i in progress(range(len(voices)))
+        for name in options
+    )
+    faces = dict(generate_faces(pipeline, prepared))
+    return [FacePair(faces[f"first {i}"], faces[f"last {i}"]) for i in range(len(voices))]
