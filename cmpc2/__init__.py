@@ -1,4 +1,4 @@
-"""Face and voice embeddings of CMPC (arXiv 2204.14057) under the public names of the published cmpc2."""
+"""Face and voice embeddings of CMPC (arXiv 2204.14057), with the public names of the published package cmpc2."""
 
 from cmpc2.audio import decode
 from cmpc2.checkpoint import load

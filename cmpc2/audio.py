@@ -1,8 +1,7 @@
-"""Audio in any container to what the front end hears: 16 kHz, mono, 16 bits.
+"""Decode audio of any format to 16 kHz, mono, 16 bits.
 
-libsndfile reads, soxr (quality HQ) resamples. A file is mixed down and resampled block by block as it is
-read, so that memory follows its seconds and not the rate or the channel count that its header claims. What
-already is 16 kHz, mono, 16 bits goes through as it is.
+libsndfile decodes and soxr (quality HQ) resamples. Files are mixed down and resampled in blocks while they are read, so
+that memory depends on their duration, not on the sample rate or channel count in their header.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from numpy.typing import NDArray
 from cmpc2.errors import AudioError
 
 SAMPLE_RATE: Final = 16_000
-FULL_SCALE: Final = 32_768  # int16 steps that libsndfile maps to 1.0
-BLOCK_VALUES: Final = 1 << 18  # frames × channels read at a time, 1 MiB of float32
-PROBE_FRAMES: Final = 1 << 12  # read at a time past the frames that the header claims
-UNKNOWN_FRAMES: Final = 2**63 - 1  # what libsndfile says of a FLAC stream that does not know its length
+FULL_SCALE: Final = 32_768  # the int16 value that libsndfile converts to 1.0
+BLOCK_VALUES: Final = 1 << 18  # frames × channels per block: 1 MiB of float32
+PROBE_FRAMES: Final = 1 << 12  # frames per block beyond the length given in the header
+UNKNOWN_FRAMES: Final = 2**63 - 1  # libsndfile's length of a FLAC stream of unknown length
 
 Sample = TypeVar("Sample", np.int16, np.float32)
 
 
 def decode(source: bytes | str | Path, *, max_seconds: float | None = None) -> NDArray[np.int16]:
-    """Decodes a recording.
+    """Decode a recording.
 
-    `source` is the encoded file itself (bytes) or its path. Returns samples [n], int16, 16 kHz, the mean of
-    the channels. 16-bit 16 kHz mono passes through bit for bit.
+    `source` is the content of an audio file (bytes) or its path. Returns samples [n], int16, 16 kHz, the mean of the
+    channels. 16-bit mono at 16 kHz is returned unchanged.
 
-    Raises `AudioError`: `not_audio` if libsndfile cannot read the bytes, or if they hold no samples or
-    samples that are not finite; `too_long` if the recording lasts longer than `max_seconds`, which the header
-    decides before anything is decoded. A path that cannot be opened raises `OSError`.
+    Raises `AudioError`: `not_audio` if libsndfile cannot decode the file, or if it has no samples or samples that are
+    not finite; `too_long` if the recording is longer than `max_seconds`. The length in the header is checked before
+    anything is decoded. Raises `OSError` for a path that cannot be opened.
     """
     with _open(source) as file:
         if file.frames != UNKNOWN_FRAMES:
@@ -51,10 +50,10 @@ def decode(source: bytes | str | Path, *, max_seconds: float | None = None) -> N
 
 
 class _Stream(soundfile.SoundFile):
-    """A file read from front to back.
+    """A file that is only read sequentially.
 
-    soundfile seeks to where it already is after every read from a seekable file, which fails in a FLAC stream
-    of unknown length and restarts the decoder of lossy formats.
+    After each read from a seekable file, soundfile seeks to the current position. That fails in a FLAC stream of
+    unknown length and restarts the decoder of lossy formats.
     """
 
     def seekable(self) -> bool:
@@ -62,7 +61,8 @@ class _Stream(soundfile.SoundFile):
 
 
 class _Memory(io.BytesIO):
-    """Bytes that a damaged header may seek about in; BytesIO's ValueError would end as a traceback on stderr."""
+    """Bytes in memory. Damaged headers cause seeks to negative positions, for which BytesIO raises ValueError inside
+    libsndfile's callback: a traceback on stderr."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         return super().seek(max(offset, 0) if whence == os.SEEK_SET else offset, whence)
@@ -76,7 +76,7 @@ def _open(source: bytes | str | Path) -> Generator[soundfile.SoundFile]:
         with _stream(_Memory(source), len(source)) as file:
             yield file
     else:
-        # The descriptor and not the name: soundfile takes a name in .raw for samples without a header.
+        # Pass the descriptor, not the name: soundfile reads a file named .raw as samples without a header.
         with Path(source).open("rb") as handle:
             descriptor = handle.fileno()
             with _stream(descriptor, os.fstat(descriptor).st_size) as file:
@@ -90,17 +90,17 @@ def _stream(source: io.BytesIO | int, size: int) -> Generator[soundfile.SoundFil
             yield file
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
-        rule = "audio must be a sound file that libsndfile reads (wav, flac, ogg, mp3 …)"
+        rule = "audio must be in a format that libsndfile reads (wav, flac, ogg, mp3 …)"
         raise AudioError("not_audio", f"{rule}; received {size} bytes: {reason}") from error
 
 
 def _blocks(file: soundfile.SoundFile, dtype: type[Sample], max_seconds: float | None) -> Generator[NDArray[Sample]]:
-    """Blocks [n, channels] of all that there is, which may be more than the header claims; at least one."""
+    """Read the whole file, which may be longer than its header says, in blocks [n, channels]; at least one."""
     name = cast(Any, np.dtype(dtype).name)
     block_frames = max(1, BLOCK_VALUES // file.channels)
     frames = 0
     while True:
-        # libsndfile fills what was asked for and is not there with zeros, at the cost of as much audio.
+        # libsndfile pads a read beyond the end with zeros, which takes as long as decoding.
         expected = file.frames - frames if frames < file.frames else PROBE_FRAMES
         block = cast(NDArray[Sample], file.read(min(block_frames, expected), dtype=name, always_2d=True))
         if len(block) == 0:
@@ -109,11 +109,11 @@ def _blocks(file: soundfile.SoundFile, dtype: type[Sample], max_seconds: float |
         _check_length(frames, file.samplerate, max_seconds)
         yield block
     if frames == 0:
-        raise AudioError("not_audio", "audio must hold at least one sample; received a file with none")
+        raise AudioError("not_audio", "audio must contain at least one sample; received a file without samples")
 
 
 def _converted(file: soundfile.SoundFile, max_seconds: float | None) -> Generator[NDArray[np.int16]]:
-    """Blocks [n] at 16 kHz of a file of any rate, channels and sample format."""
+    """Mix down and resample a file of any format; yield blocks [n] at 16 kHz."""
     resampler = None
     if file.samplerate != SAMPLE_RATE:
         resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")

@@ -1,4 +1,4 @@
-"""The errors that this package raises for what it was given."""
+"""Errors that this package raises for invalid recordings and files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ AudioErrorCode = Literal["not_audio", "too_long", "no_speech"]
 
 
 class AudioError(ValueError):
-    """A recording that cannot be used. `code` is machine-readable; `message` states the rule and what was received."""
+    """An unusable recording. `code` is machine-readable; `message` states the rule and what was received."""
 
     def __init__(self, code: AudioErrorCode, message: str) -> None:
-        super().__init__(code, message)  # all arguments, so that pickling works
+        super().__init__(code, message)  # pickling needs all arguments
         self.code: AudioErrorCode = code
         self.message = message
 
@@ -20,4 +20,4 @@ class AudioError(ValueError):
 
 
 class CheckpointError(ValueError):
-    """A file of weights or prototypes that is unreadable or does not fit; the message names file and keys."""
+    """An unreadable or unsuitable file of weights or prototypes; the message names the file and the keys."""

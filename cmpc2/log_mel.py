@@ -1,11 +1,11 @@
-"""Speech to log-mel, with the numbers that CMPC checkpoints were trained with.
+"""Log-mel spectrograms of speech, with the parameters that CMPC checkpoints were trained with.
 
     window   400 samples = 25 ms, Hamming; hop 160 samples = 10 ms; FFT 1024 points, power spectrum
     filters  64 triangles between 66 edges, evenly spaced from 20 to 7,200 Hz on mel = 2595·log10(1 + f/700)
 
-A frame that runs past the end is filled by repeating its own samples. Pre-emphasis happens inside each frame;
-a frame's first sample is taken against the *last* sample of the frame before, which comes 239 samples after
-it in the recording: a quirk of the published code that checkpoints have learned.
+A frame that extends past the end of the recording is filled by repeating its own samples. Pre-emphasis is applied
+within each frame; for a frame's first sample it uses the *last* sample of the previous frame, which lies 239 samples
+later in the recording. This is a quirk of the published code, and checkpoints were trained with it.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ HIGHEST_HZ: Final = 7200.0
 PRE_EMPHASIS: Final = 0.97
 FLOOR: Final = 1e-5
 MIN_FRAMES: Final = 800
-_LAST_BEFORE: Final = WINDOW - HOP - 1  # where the last sample of the frame before lies, from a frame's first
-# Blocks of frames stay in the cache; blocks of bands skip the zeros of the filters. Both keep a matrix product
-# below the size at which OpenBLAS wakes threads, which costs more than the product and most on a busy machine.
+_LAST_BEFORE: Final = WINDOW - HOP - 1  # offset of the previous frame's last sample from a frame's first
+# A block of frames fits in the cache; a block of bands skips the zeros of the filters. Both keep matrix products below
+# the size at which OpenBLAS uses several threads, which would cost more time than the product itself.
 BLOCK_FRAMES: Final = 96
 BLOCK_BANDS: Final = 8
 
 
 def log_mel(samples: NDArray[np.int16], min_frames: int = MIN_FRAMES) -> NDArray[np.float32]:
-    """Log-mel energies of speech, each band normalised over time.
+    """Compute log-mel energies of speech, each band normalised over time.
 
-    `samples` [n] int16 at 16 kHz, n ≥ 1. Returns [1, 64, T] float32, T = max(n // 160 + 1, `min_frames`): a
-    shorter recording is repeated to `min_frames` frames of 10 ms, a longer one kept whole.
+    `samples` [n] int16 at 16 kHz, n ≥ 1. Returns [1, 64, T] float32, T = max(n // 160 + 1, `min_frames`) frames of
+    10 ms. The frames of a shorter recording are repeated up to `min_frames`.
 
     Raises `ValueError` for another dtype or shape, or no samples.
     """
     if samples.dtype != np.int16 or samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"samples must be int16 [n], n ≥ 1; received {samples.dtype} {list(samples.shape)}")
     count = len(samples) // HOP + 1
-    whole = max(0, (len(samples) - WINDOW) // HOP + 1)  # frames that do not run past the end
+    whole = max(0, (len(samples) - WINDOW) // HOP + 1)  # frames that end within the recording
     energies = np.empty((BANDS, count), np.float32)
     for start in [*range(0, whole, BLOCK_FRAMES), whole]:
         stop = min(start + BLOCK_FRAMES, whole)
@@ -61,12 +61,12 @@ def log_mel(samples: NDArray[np.int16], min_frames: int = MIN_FRAMES) -> NDArray
     return bands
 
 
-class _Memory(threading.local):
-    """What a block needs, kept by each thread: fresh pages for every call would cost a tenth of its time."""
+class _Buffers(threading.local):
+    """Work arrays of a block, one set per thread: allocating them in each call would take a tenth of its time."""
 
     def __init__(self) -> None:
-        # Eight more than a power of two: rows 8 KiB apart would push each other out of the cache.
-        self.frames = np.zeros((BLOCK_FRAMES, FFT + 8))[:, :FFT]  # zeros stay behind the windows
+        # 8 more than a power of two: with rows 8 KiB apart, cache lines of different rows would evict each other.
+        self.frames = np.zeros((BLOCK_FRAMES, FFT + 8))[:, :FFT]  # stays 0 after the first WINDOW columns
         self.emphasised = np.zeros(HOP * (BLOCK_FRAMES - 1) + WINDOW)
         self.windows = sliding_window_view(self.emphasised, WINDOW)[::HOP]  # [96, 400]
         self.spectrum = np.empty((BLOCK_FRAMES, FFT // 2 + 1), np.complex128)
@@ -75,18 +75,18 @@ class _Memory(threading.local):
 
 
 def _whole_frames(samples: NDArray[np.int16], start: int, stop: int) -> NDArray[np.float64]:
-    """Frames `start` … `stop` [T ≤ 96, 1024], pre-emphasised and windowed, zeros behind their 400 samples.
+    """Frames `start` … `stop` [T ≤ 96, 1024], pre-emphasised, windowed and zero-padded.
 
-    The thread's next frames overwrite them.
+    The array is reused: the thread's next call overwrites it.
     """
     length = stop - start
     piece = samples[HOP * start : HOP * (stop - 1) + WINDOW].astype(np.float64)
-    # Overlapping frames share their emphasised samples, except the first of each.
-    shared = _memory.emphasised[1 : len(piece)]
+    # Overlapping frames share their pre-emphasised samples, except the first of each.
+    shared = _buffers.emphasised[1 : len(piece)]
     np.multiply(piece[:-1], -PRE_EMPHASIS, out=shared)
     shared += piece[1:]
-    frames = _memory.frames[:length]
-    np.multiply(_memory.windows[:length], _HAMMING, out=frames[:, :WINDOW])
+    frames = _buffers.frames[:length]
+    np.multiply(_buffers.windows[:length], _HAMMING, out=frames[:, :WINDOW])
     first = piece[: HOP * length : HOP] - PRE_EMPHASIS * piece[_LAST_BEFORE::HOP][:length]
     if start == 0:
         first[0] = piece[0]
@@ -95,32 +95,32 @@ def _whole_frames(samples: NDArray[np.int16], start: int, stop: int) -> NDArray[
 
 
 def _frames_past_end(samples: NDArray[np.int16], whole: int) -> NDArray[np.float64]:
-    """The frames [1 … 3, 1024] after the `whole` ones, likewise."""
-    # A frame that starts at the very end repeats the one zero behind the samples.
+    """The remaining 1 to 3 frames [1 … 3, 1024], which extend past the end, prepared in the same way."""
+    # A frame that starts at the end of the recording repeats the zero appended here.
     rest = np.append(samples[HOP * whole :], np.int16(0)).astype(np.float64)
     starts = np.arange(0, len(rest), HOP)[:, None]
     own = rest[starts + np.arange(WINDOW) % np.maximum(len(rest) - 1 - starts, 1)]
     before = rest[_LAST_BEFORE] if whole else 0.0
     previous = np.append(before, own.reshape(-1)[:-1]).reshape(own.shape)
-    frames = _memory.frames[: len(own)]
+    frames = _buffers.frames[: len(own)]
     np.multiply(own - PRE_EMPHASIS * previous, _HAMMING, out=frames[:, :WINDOW])
     return frames
 
 
 def _mel_energies(frames: NDArray[np.float64], out: NDArray[np.float32]) -> None:
-    """Mel energies [64, T] of windowed frames [T ≤ 96, 1024]."""
-    # float64, for the quiet bins beside loud ones; the sum of squares that follows cancels nothing.
-    np.fft.rfft(frames, out=_memory.spectrum[: len(frames)])
-    squares = _memory.squares[: len(frames)]
-    squares[:] = _memory.parts[: len(frames)]
+    """Compute mel energies [64, T] of windowed frames [T ≤ 96, 1024] into `out`."""
+    # float64 keeps the digits of quiet bins next to loud ones; float32 is enough for the sums of squares.
+    np.fft.rfft(frames, out=_buffers.spectrum[: len(frames)])
+    squares = _buffers.squares[: len(frames)]
+    squares[:] = _buffers.parts[: len(frames)]
     np.square(squares, out=squares)
     for bands, parts, weights in _FILTERS:
         np.matmul(weights, squares[:, parts].T, out=out[bands])
 
 
 def _normalise(bands: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Bands [64, T], each minus its mean over time and divided by its standard deviation."""
-    # Published in float32; in float64 a long recording or a nearly constant band keeps its digits.
+    """Subtract each band's mean over time and divide by its standard deviation: [64, T] to `out` [64, T]."""
+    # The published code uses float32; float64 keeps the digits of long recordings and of nearly constant bands.
     centred = bands.astype(np.float64)
     centred -= centred.mean(axis=1, keepdims=True)
     deviation = np.sqrt(np.einsum("bt,bt->b", centred, centred) / centred.shape[1])
@@ -128,17 +128,17 @@ def _normalise(bands: NDArray[np.float32], out: NDArray[np.float32]) -> None:
 
 
 def _edge_bins() -> NDArray[np.int64]:
-    """FFT bins [66] of the edges: filter j rises from edge j to j + 1 and falls to j + 2."""
+    """FFT bins [66] of the filter edges: filter j rises from edge j to j + 1 and falls to j + 2."""
     low, high = (2595.0 * np.log10(1.0 + hz / 700.0) for hz in (LOWEST_HZ, HIGHEST_HZ))
     hz: NDArray[np.float64] = 700.0 * (10.0 ** (np.linspace(low, high, BANDS + 2) / 2595.0) - 1.0)
     return np.rint(hz * FFT / SAMPLE_RATE).astype(np.int64)
 
 
 def _filters() -> list[tuple[slice, slice, NDArray[np.float32]]]:
-    """Triangles over the bins up to the last edge; a peak is 2 / (the filter's width in Hz).
+    """Triangular filters, with a peak of 2 / (width in Hz), in blocks of eight bands.
 
-    Eight bands at a time: the bands, the parts of the spectrum that they touch, and weights [8, parts]. A bin's
-    real and imaginary part lie side by side, so that every weight stands twice.
+    A block is its bands, the slice of the spectrum where they are not zero, and their weights [8, slice]. Real and
+    imaginary parts alternate in the spectrum, so each weight occurs twice.
     """
     edges = _edge_bins()
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -155,7 +155,7 @@ def _filters() -> list[tuple[slice, slice, NDArray[np.float32]]]:
     return filters
 
 
-_BINS: Final = int(_edge_bins()[-1])  # the last edge itself has no weight
+_BINS: Final = int(_edge_bins()[-1])  # the weight at the last edge is 0
 _FILTERS: Final = _filters()
 _HAMMING: Final = np.hamming(WINDOW)
-_memory: Final = _Memory()
+_buffers: Final = _Buffers()

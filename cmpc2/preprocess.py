@@ -1,4 +1,4 @@
-"""Files to the encoders' inputs, under the published names: each factory returns a function of one file."""
+"""Convert files to encoder inputs. As in the published package, each factory returns a function of one file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Picture = str | Path | Image.Image
 
 
 def audio_preprocess(valid_level: int = 2, min_time: int = MIN_FRAMES) -> Callable[[Recording], Tensor]:
-    """A function from a recording (path or bytes) to its log-mel [1, 64, T] float32, T ≥ `min_time` frames.
+    """Return a function from a recording (path or bytes) to its log-mel [1, 64, T] float32, T ≥ `min_time` frames.
 
-    `valid_level` is the mode 0 … 3 of the voice activity detector. The function raises `AudioError`
-    (`not_audio`, `no_speech`), or `OSError` for a path that cannot be opened.
+    `valid_level` is the mode 0 … 3 of the voice activity detector. The function raises `AudioError` (`not_audio`,
+    `no_speech`), or `OSError` for a path that cannot be opened.
     """
 
     def preprocess(source: Recording) -> Tensor:
@@ -32,10 +32,10 @@ def audio_preprocess(valid_level: int = 2, min_time: int = MIN_FRAMES) -> Callab
 
 
 def visual_preprocess(img_size: int = 224) -> Callable[[Picture], Tensor]:
-    """A function from an image (path or PIL image) to [3, img_size, img_size] float32 RGB in [-1, 1].
+    """Return a function from an image (path or PIL image) to [3, img_size, img_size] float32 RGB in [-1, 1].
 
-    Images are resized by bicubic interpolation whatever their aspect ratio, as published. The function raises
-    `PIL.UnidentifiedImageError` (an `OSError`) for a file that is no image.
+    Images are resized by bicubic interpolation without keeping their aspect ratio, as published. The function raises
+    `PIL.UnidentifiedImageError` (an `OSError`) for a file that is not an image.
     """
     if img_size < 1:
         raise ValueError(f"img_size must be at least 1 pixel; received {img_size}")
@@ -51,17 +51,17 @@ def visual_preprocess(img_size: int = 224) -> Callable[[Picture], Tensor]:
 
 
 def load_voice(min_time: int = MIN_FRAMES) -> Callable[[str | Path], Tensor]:
-    """A function from a saved log-mel (.npy, [T, 64] as published) to [1, 64, max(T, min_time)] float32.
+    """Return a function from a saved log-mel (.npy, [T, 64] as published) to [1, 64, max(T, min_time)] float32.
 
-    A shorter array is repeated to `min_time` frames, a longer one kept whole: the same answer every time,
-    where the published function takes a random `min_time` frames and fails on a shorter array. Values are not
-    normalised again. The function raises `ValueError` for another shape.
+    A shorter array is repeated up to `min_time` frames. The result is deterministic, while the published function takes
+    `min_time` frames at random and fails on a shorter array. Values are not normalised again. The function raises
+    `ValueError` for another shape or a file that is not a numeric .npy array.
     """
 
     def load(path: str | Path) -> Tensor:
         frames = np.load(path, allow_pickle=False)
         if frames.ndim != 2 or frames.shape[1] != BANDS or len(frames) == 0:
-            raise ValueError(f"{path} must hold [T, {BANDS}] frames, T ≥ 1; received {list(frames.shape)}")
+            raise ValueError(f"{path} must contain frames [T, {BANDS}], T ≥ 1; received {list(frames.shape)}")
         if len(frames) < min_time:
             frames = frames[np.arange(min_time) % len(frames)]
         return torch.as_tensor(np.ascontiguousarray(frames.T, dtype=np.float32))[None]

@@ -1,6 +1,6 @@
-"""The encoder of both sides: a ResNet with basic blocks (arXiv 1512.03385), ResNet-34 by default.
+"""The architecture of both encoders: a ResNet with basic blocks (arXiv 1512.03385), ResNet-34 by default.
 
-Module names are those of published checkpoints. The class scripts with `torch.jit.script`.
+Module names are those of published checkpoints. `torch.jit.script` can compile the class.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ STAGES = 4
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """Size of an encoder: channels and basic blocks of its four stages, and the length of its embedding.
+    """Size of an encoder: channels and number of basic blocks of its four stages, and the embedding's length.
 
-    The defaults are ResNet-34. An `embedding_dim` below the last width averages neighbouring channels; at
-    that width the pooling is the identity. Lists (as from JSON) become tuples. Raises `ValueError` for
-    numbers that make no network.
+    The default is ResNet-34. If `embedding_dim` is less than the last width, adjacent channels are averaged. Lists (as
+    in JSON) become tuples. Raises `ValueError` for invalid numbers.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -41,7 +40,7 @@ class ResNetConfig:
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut."""
+    """Two 3×3 convolutions with a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -55,7 +54,7 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_channels, H, W] to [N, channels, H / stride, W / stride], odd sizes rounded up."""
+        """Map [N, in_channels, H, W] to [N, channels, ⌈H / stride⌉, ⌈W / stride⌉]."""
         shortcut = x
         if self.downsample is not None:
             shortcut = self.downsample(x)
@@ -64,7 +63,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images or log-mel [N, C, H, W] to embeddings [N, embedding_dim], not normalised."""
+    """An encoder of images or log-mels [N, C, H, W] into embeddings [N, embedding_dim], not normalised."""
 
     def __init__(self, in_channels: int, config: ResNetConfig | None = None) -> None:
         super().__init__()
@@ -82,7 +81,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] float to [N, embedding_dim] of its dtype, whatever that of the weights."""
+        """Map x [N, C, H, W] to [N, embedding_dim], in the dtype of x, which may differ from that of the weights."""
         dtype = x.dtype
         x = x.to(self.conv1.weight.dtype)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -98,10 +97,10 @@ def _stage(in_channels: int, channels: int, depth: int, stride: int) -> nn.Seque
 
 
 def fold_batch_norm(encoder: ResNet) -> ResNet:
-    """A copy of an encoder in evaluation mode whose batch normalisation is part of the convolutions before it."""
+    """Copy an encoder in evaluation mode and merge each batch normalisation into the convolution before it."""
     folded = copy.deepcopy(encoder)
     for module in folded.modules():
-        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1")):  # the last are a shortcut's
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1")):  # "0" and "1" are in a shortcut
             convolution, normalisation = getattr(module, conv, None), getattr(module, norm, None)
             if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
                 setattr(module, conv, fuse_conv_bn_eval(convolution, normalisation))

@@ -1,8 +1,7 @@
-"""Speech only: what the encoders were trained on, cut out by the WebRTC voice activity detector.
+"""Voice activity detection with WebRTC's detector: keep only speech, as in the training data of the encoders.
 
-The detector adapts with every frame that it is asked about, and the published code asks about both frames of
-a pair each time: most frames twice. Asked once a frame it gives other segments, and checkpoints and reference
-vectors know those of the published order.
+The detector adapts with every frame it classifies. The published code classifies both frames of each pair, so most
+frames are classified twice. With one call per frame, the segments would differ from those of the published code.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ FRAME: Final = SAMPLE_RATE * 20 // 1000  # 320 samples, 20 ms
 
 
 def speech_only(samples: NDArray[np.int16], mode: int = 2) -> NDArray[np.int16]:
-    """Joins the speech segments of a recording.
+    """Join the speech segments of a recording.
 
-    `samples` [n] int16 at 16 kHz; `mode` 0 … 3 is WebRTC's aggressiveness (checkpoints expect 2). Returns [m]
-    int16, a whole number of 20 ms frames. Two successive voiced frames open a segment, which they belong to;
-    two successive unvoiced ones, kept as well, close it; the end of the recording closes the last.
+    `samples` [n] int16 at 16 kHz; `mode` 0 … 3 is WebRTC's aggressiveness (checkpoints expect 2). Returns [m] int16, a
+    whole number of 20 ms frames. A segment starts with two consecutive voiced frames and ends with two consecutive
+    unvoiced frames, all of which belong to it, or at the end of the recording.
 
-    Raises `AudioError` `no_speech` if no segment opens; `ValueError` for another dtype, shape or mode.
+    Raises `AudioError` `no_speech` if there is no segment; `ValueError` for another dtype, shape or mode.
     """
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise ValueError(f"samples must be int16 [n]; received {samples.dtype} {list(samples.shape)}")
@@ -36,25 +35,25 @@ def speech_only(samples: NDArray[np.int16], mode: int = 2) -> NDArray[np.int16]:
     keep = _in_segment(samples, mode)
     if not keep.any():
         seconds = len(samples) / SAMPLE_RATE
-        raise AudioError("no_speech", f"audio must contain speech; none was found in {seconds:.2f} s")
+        raise AudioError("no_speech", f"audio must contain speech; found none in {seconds:.2f} s")
     return samples[: len(keep) * FRAME].reshape(-1, FRAME)[keep].reshape(-1)
 
 
 def _in_segment(samples: NDArray[np.int16], mode: int) -> NDArray[np.bool_]:
-    """Which frames [m] to keep; only a frame that at least one sample follows counts."""
+    """Whether each frame [m] belongs to a segment. The last frame is ignored unless at least one sample follows it."""
     is_speech = cast(Callable[[bytes, int, int], bool], cast(Any, webrtcvad).Vad(mode).is_speech)
     data = samples.tobytes()
     width = FRAME * samples.itemsize
     frames = [data[end - width : end] for end in range(width, len(data), width)]
     keep: list[bool] = []
     is_open = False
-    start = 0  # no pair reaches back over the frame that opened or closed a segment
+    start = 0  # first frame after the last start or end of a segment; pairs begin here
     for i, frame in enumerate(frames):
         keep.append(is_open)
         if i == start:
             is_speech(frame, SAMPLE_RATE, FRAME)
             continue
-        # Both are asked whatever the first answers: each question adapts the detector.
+        # Always classify both frames: each call adapts the detector.
         earlier = is_speech(frames[i - 1], SAMPLE_RATE, FRAME)
         later = is_speech(frame, SAMPLE_RATE, FRAME)
         if earlier == later != is_open:

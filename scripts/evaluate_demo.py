@@ -1,8 +1,8 @@
-"""Judge the demo bundle's faces for the speakers that were held out of its training.
+"""Evaluate the demo bundle on the speakers that were held out of its training.
 
-    python scripts/evaluate_demo.py --bundle DIR --voices FOLDER --judge FOLDER [--output FOLDER] [--figure FILE]
+    python scripts/evaluate_demo.py --voices FOLDER [--bundle FOLDER] [--output FOLDER] [--figure FILE]
 
-The judge's folder holds judge.cjs and its package.json, after `npm install`.
+Needs Node.js with npm for the judge (scripts/face_judge), whose packages (330 MB) are installed into --judge.
 """
 
 from pathlib import Path
@@ -14,20 +14,21 @@ from voicestyle.demo_bundle import ASSETS
 from voicestyle.errors import BundleError
 from voicestyle.evaluation.agreement import Agreement
 from voicestyle.evaluation.demo import DemoEvaluation
-from voicestyle.evaluation.judge import JudgeError
+from voicestyle.evaluation.judge import JudgeError, install_judge
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+JUDGE = Path(__file__).parent / "face_judge"
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--bundle", type=FOLDER, required=True, help="A demo bundle.")
-@click.option("--voices", type=FOLDER, required=True, help="The folder that the bundle was trained on.")
-@click.option("--judge", type=FOLDER, required=True, help="The installed face judge.")
-@click.option("--assets", type=FOLDER, default=ASSETS, help="Where encoders.json names the held-out speakers.")
-@click.option("--output", type=FOLDER, default=Path(".cache/evaluation"), help="PNGs and report.json.")
-@click.option("--figure", type=click.Path(path_type=Path), help="A JPEG of eight first and last faces.")
-@click.option("--steps", type=int, help="Optimisation steps; the bundle's default without it.")
-@click.option("--seed", type=int, default=0, help="Seed of every face.")
+@click.option("--bundle", type=FOLDER, default=Path("bundles/demo"), help="Demo bundle to evaluate.")
+@click.option("--voices", type=FOLDER, required=True, help="Folder of voices that the bundle was trained on.")
+@click.option("--judge", type=FOLDER, default=Path(".cache/face_judge"), help="Folder to install the judge into.")
+@click.option("--assets", type=FOLDER, default=ASSETS, help="Folder of encoders.json, which lists held-out speakers.")
+@click.option("--output", type=FOLDER, default=Path(".cache/evaluation"), help="Folder for PNGs and report.json.")
+@click.option("--figure", type=click.Path(path_type=Path), help="JPEG to write with eight first and last faces.")
+@click.option("--steps", type=int, help="Optimisation steps.  [default: the bundle's]")
+@click.option("--seed", type=int, default=0, help="Random seed of every face.")
 def main(
     bundle: Path,
     voices: Path,
@@ -38,9 +39,10 @@ def main(
     steps: int | None,
     seed: int,
 ) -> None:
-    """Faces of the held-out speakers: agreement in sex, skin luminance, spread."""
+    """Generate and judge the faces of the held-out speakers: sex agreement, skin luminance, diversity."""
     evaluation = DemoEvaluation(bundle, assets, voices, judge, output, figure, steps, seed)
     try:
+        install_judge(JUDGE, judge)
         report = evaluation.run(lambda steps: tqdm(steps, desc="generating faces"))
     except (FileNotFoundError, JudgeError, BundleError) as error:
         raise click.ClickException(str(error)) from error
@@ -48,7 +50,7 @@ def main(
     for name, value in report.items():
         if name not in ("rows", "confusion", "agreement"):
             click.echo(f"{name}: {value}")
-    click.echo(f"all of it: {output / 'report.json'}")
+    click.echo(f"full report: {output / 'report.json'}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python scripts/fit_head.py --work FOLDER [--wheel FILE] [--head FILE] [--faces N] [--epochs N]
 
-The work folder takes about 2 MB a face and a checkpoint; started again with the same folder it goes on.
-With --measure it only measures the head that is there, on 64 held-out faces.
+The work folder needs about 2 MB per face. An interrupted run resumes when it is started again with the same folder.
+With --measure, only the PSNR of the existing head is computed, on 64 held-out faces.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,6 +19,7 @@ from voicestyle.training.head import HELD_OUT_SEED, HeadOptions, fit_head, measu
 from voicestyle.training.head_patches import PatchOptions, draw_patches
 
 WHEEL = Path(".cache/wheels") / WHEEL_NAME
+PATH = click.Path(path_type=Path)
 
 
 def progress(title: str) -> Callable[[range], Iterable[int]]:
@@ -26,15 +27,15 @@ def progress(title: str) -> Callable[[range], Iterable[int]]:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--work", type=click.Path(path_type=Path), default=Path(".cache/fit_head"), help="Patches, checkpoint.")
-@click.option("--wheel", type=click.Path(path_type=Path), default=WHEEL, help="The generator's wheel.")
-@click.option("--head", type=click.Path(path_type=Path), default=DEFAULT_HEAD, help="The .npz to write.")
-@click.option("--faces", type=int, default=PatchOptions().faces, help="Training faces.")
+@click.option("--work", type=PATH, default=Path(".cache/fit_head"), help="Folder for patches and checkpoint.")
+@click.option("--wheel", type=PATH, default=WHEEL, help="Wheel of the generator.")
+@click.option("--head", type=PATH, default=DEFAULT_HEAD, help="The .npz to write.")
+@click.option("--faces", type=int, default=PatchOptions().faces, help="Number of training faces.")
 @click.option("--epochs", type=int, default=HeadOptions().epochs, help="Passes over their patches.")
-@click.option("--measure", is_flag=True, help="Only measure the head that is there.")
-@click.option("--held-out", type=int, default=64, help="Faces to measure on.")
+@click.option("--measure", is_flag=True, help="Only measure the existing head.")
+@click.option("--held-out", type=int, default=64, help="Number of faces to measure on.")
 def main(work: Path, wheel: Path, head: Path, faces: int, epochs: int, measure: bool, held_out: int) -> None:
-    """Fit the 256-pixel head on generated faces and measure it on others."""
+    """Fit the 256-pixel head on generated faces and measure its PSNR on held-out faces."""
     if not measure:
         generator = from_wheel(wheel, head=None)
         patches = draw_patches(generator, work, PatchOptions(faces=faces), progress("faces"))

@@ -1,6 +1,6 @@
-"""Write tests/generators/golden.npz: what OpenVINO computes for the published MobileStyleGAN, in float32.
+"""Write tests/generators/golden.npz: results of OpenVINO for the published MobileStyleGAN, in float32.
 
-Needs the `test` extra's openvino. Run it again only when the wheel changes.
+Needs openvino, from the `train` extra. Run it again only if the wheel changes.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from voicestyle.generators.random_face import NETWORKS
 Array = NDArray[np.float32]
 
 SEEDS = (11, 12)
-CORNERS = ((0, 0), (470, 380), (640, 520), (976, 976))  # background, an eye, the mouth, the last pixels
+CORNERS = ((0, 0), (470, 380), (640, 520), (976, 976))  # background, an eye, the mouth, the lower right corner
 CROP = 32
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wheel", type=Path)
-    parser.add_argument("golden", type=Path, help="the .npz to write")
+    parser.add_argument("golden", type=Path, help="path of the .npz to write")
     arguments = parser.parse_args()
     map_latent, synthesise = (compile_network(arguments.wheel, name) for name in NETWORKS)
     w = np.concatenate([map_latent(z[None].numpy()) for z in face_z(SEEDS)])
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def compile_network(wheel: Path, name: str) -> Callable[[Array], Array]:
-    """One network on OpenVINO's CPU, held to float32 (it would use bfloat16 where the CPU has it)."""
+    """Compile a network for the CPU, in float32: OpenVINO would use bfloat16 on CPUs that support it."""
     with zipfile.ZipFile(wheel) as archive:
         xml, blob = archive.read(f"{name}.xml"), archive.read(f"{name}.bin")
     core = openvino.Core()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes samples/*.wav with Debian's flite (apt-get install flite): one woman's and two men's synthetic voices.
+# Make samples/*.wav with flite (apt-get install flite): synthetic voices of one woman and two men.
 set -euo pipefail
 cd "$(dirname "$0")/../samples"
 text="A voice tells more than words. Whoever listens to a stranger on the telephone begins, without wanting to, \

@@ -2,8 +2,8 @@
 
     python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER] [--epochs N]
 
-FOLDER holds speakers.csv (file,speaker,sex) and its recordings, one a speaker. Started again with the same
-work folder it goes on where it stopped.
+Needs the `train` extra. FOLDER contains speakers.csv (file,speaker,sex) and one recording per speaker. An interrupted
+run resumes when it is started again with the same work folder.
 """
 
 import logging
@@ -22,6 +22,7 @@ from voicestyle.training.options import FaceOptions, TrainOptions
 from voicestyle.training.voices import read_speakers
 
 WHEELS = Path(".cache/wheels")
+PATH = click.Path(path_type=Path)
 
 
 def progress(title: str) -> Callable[[range], Iterable[int]]:
@@ -29,19 +30,17 @@ def progress(title: str) -> Callable[[range], Iterable[int]]:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--voices", type=click.Path(path_type=Path), required=True, help="Folder with speakers.csv.")
-@click.option("--wheel", type=click.Path(path_type=Path), help="The generator's wheel; fetched by default.")
-@click.option(
-    "--work", type=click.Path(path_type=Path), default=Path(".cache/train_demo"), help="Faces, checkpoint, log."
-)
-@click.option("--assets", type=click.Path(path_type=Path), default=demo_bundle.ASSETS, help="Where the weights go.")
+@click.option("--voices", type=PATH, required=True, help="Folder with speakers.csv.")
+@click.option("--wheel", type=PATH, help="Wheel of the generator; downloaded by default.")
+@click.option("--work", type=PATH, default=Path(".cache/train_demo"), help="Folder for faces, checkpoint and log.")
+@click.option("--assets", type=PATH, default=demo_bundle.ASSETS, help="Folder to write the weights to.")
 @click.option("--epochs", type=int, default=TrainOptions().epochs, help="Passes over the training speakers.")
 @click.option("--faces", type=int, default=FaceOptions().draws, help="Faces to draw; about half are kept.")
-@click.option("--seed", type=int, default=0, help="Seeds the weights, the pairing and the batches.")
+@click.option("--seed", type=int, default=0, help="Random seed of the weights, the pairing and the batches.")
 def main(voices: Path, wheel: Path | None, work: Path, assets: Path, epochs: int, faces: int, seed: int) -> None:
     """Train the demo encoders on a folder of voices and on generated faces."""
     try:
-        read_speakers(voices)  # before anything is fetched or drawn
+        read_speakers(voices)  # check before anything is downloaded or drawn
     except TrainingDataError as error:
         raise click.ClickException(str(error)) from error
     work.mkdir(parents=True, exist_ok=True)

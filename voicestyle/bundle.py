@@ -1,14 +1,17 @@
-"""A bundle: the folder that holds all that a voice needs to become a face, checked whole before use."""
+"""Read and write bundles: folders with the networks, prototypes and latents of the pipeline (docs/bundle.md)."""
 
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from msgspec import structs
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import nn
 
@@ -21,10 +24,13 @@ from voicestyle.prototypes import Prototypes
 
 GENERATOR_INTERFACE = ("map", "render", "latent_dim", "optimise_size", "sizes", "noise_shapes")
 
+Part = TypeVar("Part")
+Arguments = ParamSpec("Arguments")
+
 
 @dataclass(frozen=True)
 class Bundle:
-    """The loaded parts of a bundle, on one device."""
+    """The loaded parts of a bundle, with its networks on one device."""
 
     manifest: Manifest
     voice_encoder: torchscript.CompiledModule
@@ -35,30 +41,34 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Bundle":
-        """Check a bundle folder whole, then load it; the face's networks compute in `dtype`, the voice's in float32.
+        """Verify all files of a bundle folder, then load them.
+
+        dtype: of the generator and the face encoder; the voice encoder uses float32. Latents and face embeddings are
+        memory-mapped.
 
         Raises:
-            BundleError: a missing or altered file, or parts that do not fit each other.
+            BundleError: a missing, altered or invalid file, or parts that do not match each other.
         """
         manifest = Manifest.read(folder)
         verify_files(folder, manifest)
+        has_embeddings = EMBEDDINGS in manifest.file_names
         bundle = cls(
             manifest,
-            voice_encoder=torchscript.load(folder / "voice_encoder.pt", device),
-            face_encoder=torchscript.load(folder / "face_encoder.pt", device, dtype),
-            generator=torchscript.load(folder / "generator.pt", device, dtype, keep=GENERATOR_INTERFACE),
-            prototypes=Prototypes.read(folder / "prototypes.faiss"),
-            latent_bank=LatentBank.read(
-                folder / "latent_bank.npy",
-                folder / "assignments.npy",
-                folder / EMBEDDINGS if EMBEDDINGS in manifest.file_names else None,
+            voice_encoder=_load(torchscript.load, folder / "voice_encoder.pt", device),
+            face_encoder=_load(torchscript.load, folder / "face_encoder.pt", device, dtype),
+            generator=_load(torchscript.load, folder / "generator.pt", device, dtype, keep=GENERATOR_INTERFACE),
+            prototypes=_load(Prototypes.read, folder / "prototypes.faiss"),
+            latent_bank=LatentBank(
+                _load(open_memmap, folder / "latent_bank.npy", "r"),
+                np.array(_load(open_memmap, folder / "assignments.npy", "r")),
+                _load(open_memmap, folder / EMBEDDINGS, "r") if has_embeddings else None,
             ),
         )
         bundle.check_shapes()
         return bundle
 
     def check_shapes(self) -> None:
-        """Raise BundleError where a part does not have the size that the manifest says."""
+        """Raise BundleError unless all parts have the sizes given in the manifest."""
         manifest, generator, embeddings = self.manifest, self.generator, self.latent_bank.embeddings
         found = {
             "latent_dim of the generator": (generator.latent_dim, manifest.latent_dim),
@@ -71,9 +81,9 @@ class Bundle:
             "prototypes of prototypes.faiss": (len(self.prototypes), manifest.prototypes),
             "sizes of the generator": (tuple(generator.sizes), manifest.sizes),
         }
-        for name, (is_, said) in found.items():
-            if is_ != said:
-                raise BundleError(f"{name} must be {said} as {MANIFEST} says, got {is_}")
+        for name, (received, expected) in found.items():
+            if received != expected:
+                raise BundleError(f"{name} must be {expected} as in {MANIFEST}, got {received}")
         if generator.optimise_size < manifest.image_size:
             raise BundleError(
                 f"image_size must be at most the {generator.optimise_size} pixels of the generator, "
@@ -85,19 +95,21 @@ class Bundle:
             raise BundleError(f"every prototype must have an image, got none for {sorted(unused)[:5]}")
         if len(unused) != manifest.empty_prototypes:
             raise BundleError(
-                f"prototypes without an image must be {manifest.empty_prototypes} as {MANIFEST} says, got {len(unused)}"
+                f"the number of prototypes without an image must be {manifest.empty_prototypes} as in {MANIFEST}, "
+                f"got {len(unused)}"
             )
         if unknown := used - set(range(manifest.prototypes)):
-            raise BundleError(f"assignments.npy must stay below {manifest.prototypes}, got {max(unknown)}")
+            raise BundleError(f"assignments.npy must be in 0 … {manifest.prototypes - 1}, got {max(unknown)}")
 
     def nearest_prototypes(self, embedding: NDArray[np.float32]) -> list[int]:
-        """The manifest's number of prototypes nearest to an embedding [E], nearest first.
+        """The `manifest.nearest` prototypes nearest to an embedding [E], nearest first.
 
-        Prototypes without images count, as published. Where all of them are, the nearest that has one is added.
+        As published, they may include prototypes without images. If none of them has an image, the nearest prototype
+        that has one is added.
         """
         found = self.prototypes.nearest(embedding, self.manifest.nearest)
         if not self.latent_bank.holds(found):
-            # One more than are empty: among them at least one is not.
+            # One more than the number of empty prototypes, so that at least one is not empty.
             wider = self.prototypes.nearest(embedding, self.manifest.empty_prototypes + 1)
             found.append(next(prototype for prototype in wider if self.latent_bank.holds([prototype])))
         return found
@@ -115,13 +127,13 @@ def write_bundle(
     assignments: NDArray[np.int32],
     embeddings: NDArray[np.floating] | None = None,
 ) -> None:
-    """Compile the modules and write a bundle folder; an older one at the same place is replaced at the end.
+    """Compile the modules and write a bundle folder. An existing folder is replaced after the new one was loaded once.
 
-    centroids [K, E], latents [N, D], assignments [N], embeddings [N, E] where instances are chosen by nearness.
-    `manifest.files` is filled in. The new folder is loaded once before it takes its place.
+    centroids: [K, E]. latents: [N, D]. assignments: [N]. embeddings: [N, E], unless `instance_choice` is `first`.
+    The hashes in `manifest.files` are set.
 
     Raises:
-        BundleError: parts that do not fit each other; nothing is left behind.
+        BundleError: parts that do not match each other; nothing is written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
@@ -144,17 +156,27 @@ def write_bundle(
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Raise BundleError unless `folder` holds what its manifest calls for, each file with its sha256."""
+    """Raise BundleError unless `folder` contains all files of its manifest, each with its sha256."""
     if missing := set(manifest.file_names) - set(manifest.files):
         raise BundleError(f"{folder / MANIFEST} must give a sha256 for {', '.join(sorted(missing))}")
     for name, expected in manifest.files.items():
         path = folder / name
         if name not in manifest.file_names:
-            raise BundleError(f"{folder / MANIFEST} names {name!r}, which is no file of this bundle")
+            raise BundleError(f"{folder / MANIFEST} lists {name!r}, which is not a file of this bundle")
         if not path.is_file():
             raise BundleError(f"{path} is missing")
         if (actual := sha256(path)) != expected:
             raise BundleError(f"{path} was altered: sha256 must be {expected}, got {actual}")
+
+
+def _load(
+    reader: Callable[Concatenate[Path, Arguments], Part], path: Path, *args: Arguments.args, **options: Arguments.kwargs
+) -> Part:
+    try:
+        return reader(path, *args, **options)
+    except Exception as error:  # invalid files raise many different exceptions
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise BundleError(f"cannot load {path}: {reason}") from error
 
 
 def sha256(path: Path) -> str:

@@ -43,7 +43,7 @@ WHEEL_REQUIREMENT = "random-face==2021.7.21.1"
 
 DEFAULT_STEPS = 50
 # Published: 0.01. This rate gives three quarters of its gain in similarity for two thirds of its change in skin
-# luminance (docs/demo_bundle.md).
+# luminance (MODEL_CARD.md).
 LEARNING_RATE = 0.004
 NEAREST_PROTOTYPES = 3
 INSTANCES = 8

@@ -1,7 +1,7 @@
-"""What the networks compute in: float32, or bfloat16 where the device multiplies it natively.
+"""The dtype of the networks' convolutions: float32, or bfloat16 on devices with native support.
 
-Only what passes through convolutions is narrowed. Latents, styles, demodulation, images, embeddings, the loss and the
-optimiser stay in float32, so a narrow network takes and gives what a wide one does.
+Latents, styles, demodulation, images, embeddings, the loss and the optimiser stay in float32, so inputs and outputs of
+the networks are always float32.
 """
 
 from typing import Final
@@ -12,16 +12,15 @@ from torch import nn
 AUTO: Final = "auto"
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHOICES: Final = (AUTO, *DTYPES)
-NATIVE_BFLOAT16: Final = ("avx512_bf16", "amx_bf16")  # capabilities of a CPU, as torch names them
-
+NATIVE_BFLOAT16: Final = ("avx512_bf16", "amx_bf16")  # torch's names of CPU capabilities
 NATIVE_BFLOAT16_CUDA: Final = (8, 0)  # compute capability of Ampere
 
 
 def choose_dtype(choice: str, device: torch.device | str) -> torch.dtype:
-    """The dtype of a choice on a device; `auto` is bfloat16 where the hardware has it, else float32.
+    """Return the dtype for one of `CHOICES`; `auto` is bfloat16 on devices with native support, else float32.
 
-    It follows from the hardware alone, never from a measurement: two replicas on equal machines give one face.
-    Raises ValueError for another choice.
+    `auto` depends only on hardware capabilities, not on a measurement, so that replicas on equal machines generate
+    equal faces. Raises ValueError for another choice.
     """
     if choice not in CHOICES:
         raise ValueError(f"dtype must be one of {', '.join(CHOICES)}, got {choice!r}")
@@ -36,10 +35,10 @@ def choose_dtype(choice: str, device: torch.device | str) -> torch.dtype:
 
 
 def adapt_convolutions_(module: nn.Module, dtype: torch.dtype) -> None:
-    """Lay the convolutions of a module out for `dtype`, in place: every 4-D tensor and the biases beside it.
+    """Convert the convolutions of a module (4-D tensors and their biases) to `dtype` and channels last, in place.
 
-    They become channels last, in float32 too, and with them all that passes through: a GPU's tensor cores want it, and
-    a CPU's pointwise and depthwise convolutions take two thirds of the time.
+    Channels last also applies to float32 and to all activations: tensor cores of GPUs need it, and on CPUs pointwise
+    and depthwise convolutions take two thirds of the time.
     """
     for part in module.modules():
         own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]

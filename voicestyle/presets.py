@@ -1,4 +1,4 @@
-"""Schedules of the optimisation by name, each in terms of the bundle's own."""
+"""Named optimisation schedules, relative to the bundle's default schedule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ DEFAULT: Final = "default"
 
 @dataclass(frozen=True)
 class Preset:
-    """What becomes of a bundle's schedule; by default nothing.
+    """Changes to a bundle's schedule; none by default.
 
-    share: of the bundle's default steps. learning_rate: a factor on the bundle's. The rest takes the place of the
-    published numbers: ramps of the learning rate in shares of the steps, noise on w in units of its standard
-    deviation, Adam's betas.
+    share: steps as a share of the bundle's default steps. learning_rate: factor for the bundle's learning rate. The
+    others replace published values: ramp_up and ramp_down of the learning rate as shares of the steps, noise on w in
+    units of its standard deviation, betas of Adam.
     """
 
     share: float = 1.0
@@ -26,14 +26,14 @@ class Preset:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"share is of the default steps, in (0, 1], got {self.share}")
+            raise ValueError(f"share must be in (0, 1], got {self.share}")
 
     def steps(self, default_steps: int) -> int:
-        """How many steps where a bundle has so many by default; at least one."""
+        """Number of steps for a bundle's default number of steps; at least one."""
         return max(1, int(default_steps * self.share))
 
 
-# Found by benchmarks/schedules.py (docs/presets.md): in so few steps momentum and noise only delay.
+# See docs/presets.md: with so few steps, momentum and noise only slow the optimisation down.
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {
         DEFAULT: Preset(),

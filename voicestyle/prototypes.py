@@ -1,4 +1,4 @@
-"""The prototype index: centroids of face embeddings, searched by a voice embedding."""
+"""The prototype index: nearest-neighbour search among centroids of face embeddings."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 
 class Prototypes:
-    """Centroids [K, E], compared after L2 normalisation by squared distance (VoiceStyle, section 3)."""
+    """K centroids [K, E], compared by squared distance after L2 normalisation (VoiceStyle, section 3)."""
 
     def __init__(self, index: faiss.Index) -> None:
         self._index = index
 
     @classmethod
     def from_centroids(cls, centroids: NDArray[np.float32]) -> "Prototypes":
-        """An exact index over centroids float [K, E] of any norm."""
+        """Create an exact index of centroids, float [K, E], of any norm."""
         normalised = np.array(centroids, np.float32, order="C", ndmin=2)
         faiss.normalize_L2(normalised)
         index = faiss.IndexFlatL2(normalised.shape[1])
@@ -24,11 +24,11 @@ class Prototypes:
 
     @classmethod
     def read(cls, path: Path) -> "Prototypes":
-        """The index in the file at `path`. Raises RuntimeError if it is not a faiss index."""
+        """Read a faiss index. Raises RuntimeError for another file."""
         return cls(faiss.read_index(str(path)))
 
     def write(self, path: Path) -> None:
-        """Write a file for `read`."""
+        """Write the faiss index to a file."""
         faiss.write_index(self._index, str(path))
 
     def __len__(self) -> int:
@@ -36,11 +36,11 @@ class Prototypes:
 
     @property
     def dim(self) -> int:
-        """E, the length of an embedding."""
+        """E, the number of components of an embedding."""
         return int(self._index.d)
 
     def nearest(self, embedding: NDArray[np.float32], k: int) -> list[int]:
-        """The k prototypes nearest to an embedding [E] of any norm, nearest first."""
+        """Indices of the k prototypes nearest to an embedding [E] of any norm, nearest first."""
         query = np.array(embedding, np.float32, order="C", ndmin=2)
         faiss.normalize_L2(query)
         _, found = self._index.search(query, k)

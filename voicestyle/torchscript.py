@@ -1,8 +1,8 @@
-"""The compiled form of a module. The only module that knows it is TorchScript, which torch 2.13 deprecates.
+"""Compile, save and load networks. All use of TorchScript, which torch 2.13 deprecates, is in this module.
 
-A file holds the scripted module in float32; it is narrowed and frozen when it is loaded, for a frozen module's weights
-are constants that no longer change their dtype. Frozen modules keep exact gradients with respect to their inputs
-(`optimize_for_inference` does not).
+A file contains the scripted module in float32. Loading converts it to the requested dtype and then freezes it, because
+the dtype of a frozen module can no longer change. Freezing keeps gradients with respect to the inputs exact, which
+`optimize_for_inference` does not.
 """
 
 import warnings
@@ -27,9 +27,9 @@ def _quiet() -> Generator[None]:
 
 
 def save(module: nn.Module, path: Path) -> None:
-    """Script a module in evaluation mode and write it for `load`."""
+    """Script a module in evaluation mode and write it to a file. Raises ValueError for a module in training mode."""
     if module.training:
-        raise ValueError("a module is compiled in evaluation mode: call .eval() first")
+        raise ValueError("the module must be in evaluation mode: call .eval() first")
     with _quiet():
         torch.jit.save(torch.jit.script(module), str(path))
 
@@ -37,9 +37,9 @@ def save(module: nn.Module, path: Path) -> None:
 def load(
     path: Path, device: torch.device | str, dtype: torch.dtype = torch.float32, keep: Sequence[str] = ()
 ) -> CompiledModule:
-    """Read a module onto a device and freeze it, its convolutions in `dtype`; `keep` names what stays beside `forward`.
+    """Load a module to a device, convert its convolutions to `dtype` and freeze it.
 
-    Raises RuntimeError for a file that is not one.
+    keep: names of attributes and methods to preserve besides `forward`. Raises RuntimeError for an invalid file.
     """
     with _quiet():
         module = torch.jit.load(str(path), map_location=device)

@@ -1,4 +1,4 @@
-"""Sounds made on the spot, so that these tests need no files."""
+"""Synthetic sounds for tests without files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE = 16_000
 
 
 def vowel(seconds: float, rate: int = RATE, pitch: float = 120.0) -> NDArray[np.float64]:
-    """A voice-like sound [n] in ±0.5: harmonics of a gliding pitch under the formants of an "a"."""
+    """A synthetic vowel [n] in ±0.5: harmonics of a varying pitch, weighted by the formants of an "a"."""
     t = np.arange(int(seconds * rate)) / rate
     phase = 2 * np.pi * np.cumsum(pitch * (1 + 0.05 * np.sin(2 * np.pi * 3 * t))) / rate
     sound = np.zeros_like(t)
@@ -31,7 +31,7 @@ def as_int16(sound: NDArray[np.float64]) -> NDArray[np.int16]:
 
 @pytest.fixture
 def speech() -> NDArray[np.int16]:
-    """4.3 s int16 at 16 kHz: noise floor, two stretches of voice with a pause between, noise floor."""
+    """4.3 s int16 at 16 kHz: two voiced parts with pauses before, between and after them, and noise everywhere."""
     rng = np.random.default_rng(0)
     parts = [np.zeros(8000), vowel(1.2), np.zeros(12000), vowel(1.3, pitch=180.0), np.zeros(8800)]
     sound = np.concatenate(parts)

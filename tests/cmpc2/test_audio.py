@@ -31,7 +31,7 @@ def code_of(source: bytes | str | Path, **options) -> str:
 
 @given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=2000))
 @example([-32768, 32767, 0, 1, -1])
-def test_16_bit_16_khz_mono_passes_bit_for_bit(values):
+def test_16_bit_16_khz_mono_is_unchanged(values):
     samples = np.array(values, np.int16)
     file = io.BytesIO()
     soundfile.write(file, samples, RATE, format="WAV", subtype="PCM_16")
@@ -40,13 +40,13 @@ def test_16_bit_16_khz_mono_passes_bit_for_bit(values):
     np.testing.assert_array_equal(decoded, samples)
 
 
-def test_long_files_pass_block_by_block(encode):
+def test_files_of_several_blocks_are_unchanged(encode):
     samples = np.random.default_rng(1).integers(-32768, 32768, 700_001).astype(np.int16)
     np.testing.assert_array_equal(decode(encode(samples)), samples)
     np.testing.assert_array_equal(decode(encode(samples, form="FLAC")), samples)
 
 
-def test_bytes_and_paths_agree_whatever_the_name(encode, tmp_path):
+def test_bytes_and_paths_with_any_suffix_agree(encode, tmp_path):
     data = encode(tone(0.5, 22050), 22050)
     for name in ("a.wav", "a.raw", "a", "ä.mp3"):
         path = tmp_path / name
@@ -55,7 +55,7 @@ def test_bytes_and_paths_agree_whatever_the_name(encode, tmp_path):
         np.testing.assert_array_equal(decode(str(path)), decode(data))
 
 
-def test_path_that_cannot_be_opened_is_an_os_error(tmp_path):
+def test_missing_file_or_folder_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         decode(tmp_path / "none.wav")
     with pytest.raises(OSError, match="directory"):
@@ -70,7 +70,7 @@ def test_channels_are_averaged(encode):
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
-def test_resampling_block_by_block_equals_resampling_at_once(encode, rate):
+def test_resampling_in_blocks_equals_resampling_at_once(encode, rate):
     sound = np.random.default_rng(4).uniform(-0.4, 0.4, 9 * rate).astype(np.float32)
     decoded = decode(encode(sound, rate, subtype="FLOAT"))
     at_once = soxr.resample(sound, rate, RATE)
@@ -92,7 +92,7 @@ def test_loud_samples_are_clipped_not_wrapped(encode):
     np.testing.assert_array_equal(decoded, [32767, -32768, 16384])
 
 
-def test_8_bit_8_khz_stereo(encode):
+def test_8_bit_8_khz_stereo_is_converted(encode):
     sound = np.stack([tone(1, 8000)] * 2, 1)
     decoded = decode(encode(sound, 8000, subtype="PCM_U8"))
     assert len(decoded) == RATE
@@ -103,7 +103,7 @@ def test_8_bit_8_khz_stereo(encode):
     ("form", "subtype"),
     [("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16")],
 )
-def test_other_containers(encode, form, subtype):
+def test_other_formats_decode(encode, form, subtype):
     if not soundfile.check_format(form, subtype):
         pytest.skip(f"this libsndfile has no {form} {subtype}")
     decoded = decode(encode(tone(2, 48000), 48000, form, subtype))
@@ -112,16 +112,16 @@ def test_other_containers(encode, form, subtype):
     assert np.abs(np.fft.rfft(middle)).argmax() == 440
 
 
-def test_flac_of_unknown_length(encode):
+def test_flac_of_unknown_length_decodes(encode):
     samples = np.random.default_rng(5).integers(-9000, 9000, 50_000).astype(np.int16)
     data = bytearray(encode(samples, form="FLAC"))
-    data[21] &= 0xF0  # the lower 36 bits of STREAMINFO's bytes 10 … 17 count the samples; 0 is unknown
+    data[21] &= 0xF0  # the number of samples: the lower 36 bits of bytes 10 … 17 of STREAMINFO; 0 means unknown
     data[22:26] = bytes(4)
     np.testing.assert_array_equal(decode(bytes(data), max_seconds=4), samples)
     assert code_of(bytes(data), max_seconds=3) == "too_long"
 
 
-def test_wav_from_a_pipe_claims_the_largest_size(encode):
+def test_wav_with_the_maximum_size_in_its_header_decodes(encode):
     samples = np.arange(5000, dtype=np.int16)
     data = bytearray(encode(samples))
     at = data.index(b"data") + 4
@@ -129,12 +129,12 @@ def test_wav_from_a_pipe_claims_the_largest_size(encode):
     np.testing.assert_array_equal(decode(bytes(data), max_seconds=1), samples)
 
 
-def test_cut_wav_gives_what_is_there(encode):
+def test_truncated_wav_gives_the_samples_it_contains(encode):
     samples = np.arange(5000, dtype=np.int16)
     np.testing.assert_array_equal(decode(encode(samples)[:-2000]), samples[:-1000])
 
 
-def test_what_is_not_audio(encode, tmp_path):
+def test_files_that_are_not_audio_are_rejected(encode, tmp_path):
     wav = encode(np.arange(5000, dtype=np.int16))
     text = b"Dear server, this is a letter and not a recording.\n" * 40
     path = tmp_path / "letter.wav"
@@ -153,13 +153,13 @@ def test_what_is_not_audio(encode, tmp_path):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("rate", [RATE, 44100])
-def test_samples_that_are_not_finite(encode, bad, rate):
+def test_samples_that_are_not_finite_are_rejected(encode, bad, rate):
     sound = np.zeros(3000, np.float32)
     sound[1234] = bad
     assert code_of(encode(sound, rate, subtype="FLOAT")) == "not_audio"
 
 
-def test_messages_hold_no_bytes_path_or_address(tmp_path):
+def test_messages_contain_no_content_path_or_address(tmp_path):
     path = tmp_path / "secret-name.wav"
     path.write_bytes(b"secret words " * 9)
     for source in (path, path.read_bytes()):
@@ -170,7 +170,7 @@ def test_messages_hold_no_bytes_path_or_address(tmp_path):
         assert caught.value.code == "not_audio"
 
 
-def test_too_long_is_refused_by_the_header_alone(encode, monkeypatch):
+def test_too_long_is_detected_from_the_header(encode, monkeypatch):
     data = encode(tone(10, RATE))
     assert len(decode(data, max_seconds=10)) == 10 * RATE
 
@@ -183,14 +183,14 @@ def test_too_long_is_refused_by_the_header_alone(encode, monkeypatch):
     assert caught.value.code == "too_long"
 
 
-def test_rates_far_from_speech(encode):
+def test_very_low_and_high_sample_rates(encode):
     assert len(decode(encode(np.zeros(200, np.int16), 100))) == 2 * RATE
     assert len(decode(encode(np.zeros(2**16, np.int16), 2**16 * 5))) == RATE // 5
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
-def test_damaged_files_decode_or_are_the_callers_mistake(encode, data):
+def test_damaged_files_decode_or_raise_audio_error(encode, data):
     form = data.draw(st.sampled_from(["WAV", "FLAC", "OGG", "AIFF"]))
     subtype = "VORBIS" if form == "OGG" else "PCM_16"
     file = bytearray(encode(tone(0.2, 22050), 22050, form, subtype))
@@ -206,7 +206,7 @@ def test_damaged_files_decode_or_are_the_callers_mistake(encode, data):
     assert len(decoded) <= 31 * RATE
 
 
-def test_memory_follows_seconds_not_channels(encode):
+def test_memory_does_not_grow_with_channels(encode):
     data = encode(np.zeros((100_000, 64), np.int16), 48000)
     tracemalloc.start()
     try:

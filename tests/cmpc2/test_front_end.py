@@ -1,4 +1,4 @@
-"""The fast front end gives what a plain loop over frames gives, whole and from several threads at once."""
+"""The front end against a plain loop over frames, also with several threads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks import plain_front_end
 from cmpc2 import decode, log_mel, speech_only
 from cmpc2.log_mel import _FILTERS, BLOCK_FRAMES
 
-ONE_THREAD = 1 << 18  # multiplications in a product up to which OpenBLAS keeps to the thread that asks
+ONE_THREAD = 1 << 18  # multiplications per matrix product up to which OpenBLAS uses one thread
 
 
 @pytest.mark.parametrize("seconds", [9.0, 2.0])
-def test_equals_the_loop_over_frames(speech, encode, seconds):
+def test_front_end_equals_a_loop_over_frames(speech, encode, seconds):
     audio = encode(np.resize(speech, int(16_000 * seconds)))
     voiced = speech_only(decode(audio))
     np.testing.assert_array_equal(voiced, plain_front_end.speech_only(decode(audio)))
@@ -23,25 +23,25 @@ def test_equals_the_loop_over_frames(speech, encode, seconds):
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.1, 0.01, 0.001])
-def test_quiet_speech_keeps_its_digits(speech, gain):
+def test_quiet_speech_is_computed_accurately(speech, gain):
     quiet = np.rint(speech * gain).astype(np.int16)
     np.testing.assert_allclose(log_mel(quiet), plain_front_end.log_mel(quiet), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("frames", [-1, 0, 1, 2, 3, 4])
-def test_blocks_join_without_a_seam(frames):
+def test_frames_at_block_boundaries_are_correct(frames):
     length = 160 * (2 * BLOCK_FRAMES + frames)
     samples = np.random.default_rng(frames + 1).integers(-9000, 9000, length).astype(np.int16)
     np.testing.assert_allclose(log_mel(samples), plain_front_end.log_mel(samples), rtol=0, atol=1e-4)
 
 
-def test_a_recording_leaves_nothing_behind_for_the_next(speech):
+def test_recordings_do_not_affect_later_ones(speech):
     alone = log_mel(speech[:5000])
     log_mel(speech[::-1].copy())
     np.testing.assert_array_equal(log_mel(speech[:5000]), alone)
 
 
-def test_threads_do_not_share_their_memory(speech):
+def test_threads_do_not_share_buffers(speech):
     recordings = [np.roll(speech, 997 * i) for i in range(8)]
     alone = [log_mel(each) for each in recordings]
     with ThreadPoolExecutor(4) as threads:
@@ -49,11 +49,11 @@ def test_threads_do_not_share_their_memory(speech):
             np.testing.assert_array_equal(together, expected)
 
 
-def test_no_product_wakes_the_threads_of_openblas():
+def test_matrix_products_stay_below_openblas_threading():
     assert max(BLOCK_FRAMES * weights.size for _, _, weights in _FILTERS) <= ONE_THREAD
 
 
-def test_emphasis_by_sample_is_the_same():
+def test_emphasis_by_sample_gives_the_same():
     frame = np.random.default_rng(0).normal(0, 999, 400)
     by_sample = plain_front_end.emphasise_by_sample(frame, 7.0)
     np.testing.assert_allclose(by_sample, plain_front_end.emphasise(frame, 7.0), rtol=0, atol=1e-9)

@@ -11,7 +11,7 @@ from cmpc2 import log_mel
 
 
 def slow_log_mel(samples: np.ndarray, min_frames: int = 800) -> np.ndarray:
-    """The plain twin: one frame, one filter, one bin after the other, in float64."""
+    """The reference: a plain loop over frames, filters and bins in float64."""
     rows = []
     last = 0.0
     for index in range(len(samples) // 160 + 1):
@@ -44,7 +44,7 @@ def energy(power: np.ndarray, band: int) -> float:
 
 
 @pytest.mark.parametrize("length", [1, 159, 160, 161, 399, 400, 401, 560, 719, 720, 5120, 5121, 20_000])
-def test_equals_its_plain_twin(length):
+def test_equals_the_reference(length):
     rng = np.random.default_rng(length)
     loud = np.sin(np.arange(length) * 0.05) * 9000 * (np.arange(length) % 4000 < 2500)
     samples = np.rint(loud + rng.normal(0, 30, length)).astype(np.int16)
@@ -54,13 +54,13 @@ def test_equals_its_plain_twin(length):
     np.testing.assert_allclose(fast, slow_log_mel(samples), atol=5e-5)
 
 
-def test_equals_its_plain_twin_on_speech(speech):
+def test_equals_the_reference_on_speech(speech):
     np.testing.assert_allclose(log_mel(speech[:40_000]), slow_log_mel(speech[:40_000]), atol=5e-5)
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1600, 3500), st.integers(1, 32767), st.integers(0, 2**32 - 1))
-def test_equals_its_plain_twin_at_any_length_and_level(length, level, seed):
+def test_equals_the_reference_at_any_length_and_level(length, level, seed):
     samples = np.random.default_rng(seed).integers(-level, level + 1, length).astype(np.int16)
     np.testing.assert_allclose(log_mel(samples, 5), slow_log_mel(samples, 5), atol=1e-4)
 
@@ -81,30 +81,30 @@ def test_short_speech_is_repeated_to_800_frames(length, frames):
     np.testing.assert_array_equal(bands[:, :, :frames], log_mel(samples, 1))
 
 
-def test_long_speech_is_kept_whole():
+def test_long_speech_is_not_cut():
     samples = np.random.default_rng(0).integers(-999, 999, 200_000).astype(np.int16)
     assert log_mel(samples).shape == (1, 64, 1251)
 
 
-def test_silence_and_constant_bands_stay_finite():
+def test_silence_and_constant_bands_are_finite():
     assert not log_mel(np.zeros(16_000, np.int16)).any()
     assert np.isfinite(log_mel(np.full(16_000, -32768, np.int16))).all()
 
 
-def test_a_quiet_band_beside_a_loud_one_keeps_its_digits():
+def test_a_quiet_band_next_to_a_loud_one_is_accurate():
     t = np.arange(48_000)
     samples = np.rint(32000 * np.sin(t * 0.08) + np.random.default_rng(0).uniform(-1, 1, len(t)) * (t % 9000 < 4000))
     samples = samples.astype(np.int16)
     np.testing.assert_allclose(log_mel(samples), slow_log_mel(samples), atol=5e-5)
 
 
-def test_the_input_is_left_alone(speech):
+def test_the_input_is_not_modified(speech):
     before = speech.copy()
     log_mel(speech)
     np.testing.assert_array_equal(speech, before)
 
 
-def test_what_is_not_speech():
+def test_invalid_samples_are_rejected():
     with pytest.raises(ValueError, match=r"int16 \[n\], n ≥ 1; received float32 \[5\]"):
         log_mel(np.zeros(5, np.float32))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"received int16 \[0\]"):

@@ -23,7 +23,7 @@ def memory() -> dict[str, list[torch.Tensor]]:
 
 @pytest.fixture
 def files(tmp_path, memory):
-    """`files(memory=…, rows=…)`: the paths of a memory and of a table with so many rows."""
+    """`files(content, rows, columns)`: write a memory and a CSV and return their paths."""
 
     def write(
         content: object = memory, rows: int = VIDEOS, columns: tuple[str, ...] = ("VGGFace1 ID", "split", "video_id")
@@ -39,7 +39,7 @@ def files(tmp_path, memory):
 
 
 def plain_lookup(voice: torch.Tensor, memory: dict[str, list[torch.Tensor]], level: int, k: int) -> list[str]:
-    """The plain twin, one centroid after the other."""
+    """The reference: a plain loop over centroids."""
     unit = voice.flatten().numpy().astype(float)
     unit /= np.linalg.norm(unit)
     centroids = memory["centroids"][level].numpy().astype(float)
@@ -51,18 +51,18 @@ def plain_lookup(voice: torch.Tensor, memory: dict[str, list[torch.Tensor]], lev
 
 @pytest.mark.parametrize("level", range(3))
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_equals_its_plain_twin(files, memory, level, k):
+def test_equals_the_reference(files, memory, level, k):
     memory_path, table_path = files()
     for seed in range(5):
         voice = torch.randn(1, DIM, generator=torch.Generator().manual_seed(seed))
         expected = plain_lookup(voice, memory, level, k)
         assert getKNearestSamples(voice, memory_path, table_path, LEVELS[level], k) == expected
-        # The length of an embedding says nothing; neither do its dtype, batch axis or gradient.
+        # The result does not depend on the norm of the embedding, its dtype, batch axis or gradient.
         other = (voice[0].double() * 100).requires_grad_()
         assert getKNearestSamples(other, str(memory_path), str(table_path), LEVELS[level], K=k) == expected
 
 
-def test_all_clusters_return_all_videos_in_row_order(files):
+def test_all_prototypes_give_all_videos_in_row_order(files):
     paths = getKNearestSamples(torch.ones(DIM), *files(), cluster=5, K=5)
     assert [path.rsplit("_", 1)[1] for path in paths] == [f"{row:03}" for row in range(VIDEOS)]
 
@@ -71,22 +71,22 @@ def test_all_clusters_return_all_videos_in_row_order(files):
     ("options", "message"),
     [
         ({"cluster": 1000}, r"cluster must be one of \[5, 10, 15\].*received 1000"),
-        ({"cluster": 5, "K": 6}, r"K must lie in 1 … 5; received 6"),
-        ({"cluster": 5, "K": 0}, r"K must lie in 1 … 5; received 0"),
+        ({"cluster": 5, "K": 6}, r"K must be in 1 … 5; received 6"),
+        ({"cluster": 5, "K": 0}, r"K must be in 1 … 5; received 0"),
     ],
 )
-def test_options_that_do_not_fit(files, options, message):
+def test_invalid_cluster_and_k_are_rejected(files, options, message):
     with pytest.raises(ValueError, match=message):
         getKNearestSamples(torch.ones(DIM), *files(), **options)
 
 
 @pytest.mark.parametrize("shape", [(DIM + 1,), (2, DIM), (1, 1, DIM)])
-def test_embeddings_that_do_not_fit(files, shape):
+def test_embeddings_of_another_shape_are_rejected(files, shape):
     with pytest.raises(ValueError, match=r"audio_feature must be \[6\] or \[1, 6\]; received"):
         getKNearestSamples(torch.ones(shape), *files(), cluster=5)
 
 
-def test_memories_of_another_form(files, memory):
+def test_memories_of_another_format_are_rejected(files, memory):
     for broken in (
         {"centroids": memory["centroids"]},
         {"centroids": memory["centroids"], "inst2cluster": memory["inst2cluster"][:2]},
@@ -98,8 +98,8 @@ def test_memories_of_another_form(files, memory):
             getKNearestSamples(torch.ones(DIM), *files(broken), cluster=5)
 
 
-def test_tables_of_another_form(files):
-    with pytest.raises(CheckpointError, match=r"a row for each of the 40 videos .*; received 39 rows"):
+def test_csv_files_of_another_format_are_rejected(files):
+    with pytest.raises(CheckpointError, match=r"one row for each of the 40 videos .*; received 39 rows"):
         getKNearestSamples(torch.ones(DIM), *files(rows=39), cluster=5)
-    with pytest.raises(CheckpointError, match=r"training\.csv must have columns .* missing \['video_id'\]"):
+    with pytest.raises(CheckpointError, match=r"training\.csv must have the columns .* missing \['video_id'\]"):
         getKNearestSamples(torch.ones(DIM), *files(columns=("VGGFace1 ID", "a", "b")), cluster=5)

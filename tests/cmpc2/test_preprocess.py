@@ -15,7 +15,7 @@ def test_public_names_are_those_of_the_published_package():
     assert all(hasattr(cmpc2, name) for name in cmpc2.__all__)
 
 
-def test_audio_goes_from_file_to_log_mel(speech, encode, tmp_path):
+def test_audio_preprocess_gives_the_log_mel_of_speech(speech, encode, tmp_path):
     path = tmp_path / "voice.wav"
     path.write_bytes(encode(speech))
     expected = log_mel(speech_only(speech))
@@ -25,13 +25,13 @@ def test_audio_goes_from_file_to_log_mel(speech, encode, tmp_path):
         np.testing.assert_array_equal(audio.numpy(), expected)
 
 
-def test_audio_options_are_mode_and_frames(speech, encode):
+def test_audio_preprocess_options_are_mode_and_frames(speech, encode):
     audio = audio_preprocess(valid_level=3, min_time=1)(encode(speech))
     np.testing.assert_array_equal(audio.numpy(), log_mel(speech_only(speech, 3), 1))
 
 
-def test_audio_without_speech_is_the_callers_mistake(encode):
-    with pytest.raises(AudioError, match=r"none was found in 10\.00 s"):
+def test_audio_without_speech_is_rejected(encode):
+    with pytest.raises(AudioError, match=r"found none in 10\.00 s"):
         audio_preprocess()(encode(np.zeros(160_000, np.int16)))
 
 
@@ -51,13 +51,13 @@ def test_pixels_map_to_minus_one_to_one(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
-def test_any_image_becomes_rgb_of_the_size(mode):
+def test_images_of_any_mode_become_rgb_of_the_size(mode):
     face = visual_preprocess(224)(Image.new("RGB", (50, 30), (10, 200, 90)).convert(mode))
     assert tuple(face.shape) == (3, 224, 224)
     assert float(face.abs().max()) <= 1
 
 
-def test_images_that_are_none(tmp_path):
+def test_invalid_images_and_sizes_are_rejected(tmp_path):
     path = tmp_path / "letter.png"
     path.write_text("a letter")
     with pytest.raises(OSError, match="cannot identify"):
@@ -75,20 +75,20 @@ def test_saved_log_mel_is_repeated_to_800_frames(tmp_path, frames, expected):
     np.testing.assert_array_equal(voice[0].numpy().T, np.tile(saved, (800, 1))[:expected].astype(np.float32))
 
 
-def test_saved_log_mel_of_our_own(speech, tmp_path):
+def test_our_own_saved_log_mel_is_loaded_unchanged(speech, tmp_path):
     bands = log_mel(speech, 1)
     np.save(tmp_path / "voice.npy", bands[0].T)
     np.testing.assert_array_equal(load_voice()(tmp_path / "voice.npy").numpy(), log_mel(speech))
 
 
 @pytest.mark.parametrize("shape", [(0, 64), (800, 40), (64,), (1, 64, 800)])
-def test_saved_arrays_of_another_shape(tmp_path, shape):
+def test_saved_arrays_of_another_shape_are_rejected(tmp_path, shape):
     np.save(tmp_path / "voice.npy", np.zeros(shape))
-    with pytest.raises(ValueError, match=r"must hold \[T, 64\] frames, T ≥ 1; received \["):
+    with pytest.raises(ValueError, match=r"must contain frames \[T, 64\], T ≥ 1; received \["):
         load_voice()(str(tmp_path / "voice.npy"))
 
 
-def test_saved_objects_are_refused(tmp_path):
+def test_pickled_arrays_are_rejected(tmp_path):
     np.save(tmp_path / "voice.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):
         load_voice()(tmp_path / "voice.npy")

@@ -12,22 +12,22 @@ FRAME = 320
 
 
 class ScriptedVad:
-    """A detector that hears what the frame's samples say, and remembers what it was asked."""
+    """A detector that returns each frame's first sample and records the frames' second samples."""
 
-    asked: list[int]
+    classified: list[int]
 
     def __init__(self, mode: int) -> None:
-        type(self).asked = []
+        type(self).classified = []
 
     def is_speech(self, frame: bytes, rate: int, length: int) -> bool:
         samples = np.frombuffer(frame, np.int16)
         assert (rate, length, len(samples)) == (16_000, FRAME, FRAME)
-        self.asked.append(int(samples[1]))
+        self.classified.append(int(samples[1]))
         return bool(samples[0])
 
 
 def script(voiced: list[bool]) -> np.ndarray:
-    """Frames whose first sample is the detector's answer and whose second their number, and one sample more."""
+    """Frames with the detector's result as first sample and their number as second, and one additional sample."""
     frames = np.zeros((len(voiced), FRAME), np.int16)
     frames[:, 0] = voiced
     frames[:, 1] = np.arange(len(voiced))
@@ -35,7 +35,7 @@ def script(voiced: list[bool]) -> np.ndarray:
 
 
 def segments(voiced: list[bool]) -> list[int]:
-    """The rule of the docstring, said another way: consume the frames segment by segment."""
+    """The rule of the docstring in another form: consume the frames segment by segment."""
     kept: list[int] = []
     at = 0
     while True:
@@ -49,7 +49,7 @@ def segments(voiced: list[bool]) -> list[int]:
 
 
 @given(st.lists(st.booleans(), max_size=60))
-def test_segments_open_and_close_on_two_successive_frames(voiced):
+def test_segments_start_and_end_with_two_equal_frames(voiced):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(webrtcvad, "Vad", ScriptedVad)
         expected = segments(voiced)
@@ -61,21 +61,21 @@ def test_segments_open_and_close_on_two_successive_frames(voiced):
                 speech_only(script(voiced))
 
 
-def test_both_frames_of_a_pair_are_asked_about(monkeypatch):
+def test_both_frames_of_each_pair_are_classified(monkeypatch):
     monkeypatch.setattr(webrtcvad, "Vad", ScriptedVad)
     speech_only(script([False, True, True, True, False, False, True]))
-    # 0 | 0 1 | 1 2 opens, pairs start anew: 3 | 3 4 | 4 5 closes, anew: 6
-    assert ScriptedVad.asked == [0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6]
+    # 0 | 0 1 | 1 2 starts a segment, pairs restart: 3 | 3 4 | 4 5 ends it, pairs restart: 6
+    assert ScriptedVad.classified == [0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6]
 
 
-def test_a_frame_that_nothing_follows_does_not_count(monkeypatch):
+def test_a_last_frame_without_following_sample_is_ignored(monkeypatch):
     monkeypatch.setattr(webrtcvad, "Vad", ScriptedVad)
     frames = script([True, True, True])[:-1]
     assert len(speech_only(frames)) == 2 * FRAME
     assert len(speech_only(np.append(frames, np.int16(0)))) == 3 * FRAME
 
 
-def test_speech_is_kept_and_silence_is_not(speech):
+def test_speech_is_kept_and_silence_is_removed(speech):
     kept = speech_only(speech)
     assert kept.dtype == np.int16
     assert len(kept) % FRAME == 0
@@ -84,25 +84,25 @@ def test_speech_is_kept_and_silence_is_not(speech):
     assert all(frame.tobytes() in frames for frame in kept.reshape(-1, FRAME))
 
 
-def test_the_answer_does_not_depend_on_calls_before(speech):
+def test_the_result_does_not_depend_on_earlier_calls(speech):
     first = speech_only(speech)
     speech_only(speech[5000:])
     np.testing.assert_array_equal(speech_only(speech), first)
 
 
-def test_higher_modes_keep_no_more(speech):
+def test_higher_modes_do_not_keep_more(speech):
     kept = [len(speech_only(speech, mode)) for mode in range(4)]
     assert kept[0] >= kept[3] > 0
 
 
 @pytest.mark.parametrize("samples", [0, 1, 320, 640, 160_000])
-def test_silence_is_the_callers_mistake(samples):
-    with pytest.raises(AudioError, match=rf"none was found in {samples / 16_000:.2f} s") as caught:
+def test_silence_is_rejected(samples):
+    with pytest.raises(AudioError, match=rf"found none in {samples / 16_000:.2f} s") as caught:
         speech_only(np.zeros(samples, np.int16))
     assert caught.value.code == "no_speech"
 
 
-def test_what_is_not_samples():
+def test_invalid_samples_and_modes_are_rejected():
     with pytest.raises(ValueError, match=r"int16 \[n\]; received float64 \[5\]"):
         speech_only(np.zeros(5))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"received int16 \[2, 5\]"):

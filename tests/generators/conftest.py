@@ -1,4 +1,4 @@
-"""The published weights, for the tests that need them."""
+"""The generator with the published weights."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The published network against what OpenVINO computes for it (scripts/make_generator_golden.py)."""
+"""The published network against results of OpenVINO (scripts/make_generator_golden.py)."""
 
 from pathlib import Path
 

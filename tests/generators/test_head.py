@@ -1,4 +1,4 @@
-"""The committed 256-pixel head: close to the whole network, and only for the wheel it was fitted to."""
+"""The committed 256-pixel head."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from voicestyle.generators.random_face import read_head
 from voicestyle.training.head import HELD_OUT_SEED, measure_head
 
 
-def test_head_is_close_to_the_whole_network_on_unseen_faces(generator: MobileStyleGAN) -> None:
-    """Four of the 64 faces that scripts/fit_head.py --measure reports on."""
+def test_head_is_close_to_the_full_network_on_new_faces(generator: MobileStyleGAN) -> None:
+    """Four of the 64 faces of scripts/fit_head.py --measure."""
     assert measure_head(generator, range(HELD_OUT_SEED, HELD_OUT_SEED + 4), iter).mean() > 28
 
 
-def test_head_of_another_wheel_is_refused(tmp_path: Path) -> None:
+def test_head_of_another_wheel_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "head.npz"
     for extra, received in (({}, "an unnamed wheel"), ({"wheel_sha256": np.array("0" * 64)}, "0" * 64)):
         np.savez(path, **{"direct.bias": np.zeros(12)}, **extra)
@@ -24,7 +24,7 @@ def test_head_of_another_wheel_is_refused(tmp_path: Path) -> None:
             read_head(path)
 
 
-def test_committed_weights_are_small_float16_and_no_pickle() -> None:
+def test_committed_weights_are_float16_without_pickle() -> None:
     assert DEFAULT_HEAD.stat().st_size < 1_000_000
     with np.load(DEFAULT_HEAD, allow_pickle=False) as archive:
         assert {archive[name].dtype.name for name in archive if name != "wheel_sha256"} == {"float16"}

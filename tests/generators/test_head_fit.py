@@ -1,4 +1,4 @@
-"""The fit of the 256-pixel head on a small network: it learns, it resumes, it refuses other options."""
+"""The fit of the 256-pixel head on a small network."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +53,7 @@ def new_head() -> ImageHead:
     return ImageHead(16, CONFIG.head_widths).requires_grad_(False)
 
 
-def test_patches_are_cut_from_the_face(generator: MobileStyleGAN, patches: Patches) -> None:
+def test_patches_are_crops_of_the_face(generator: MobileStyleGAN, patches: Patches) -> None:
     assert patches.features.shape == (24, 2, 16, 8, 8)
     assert patches.images.shape == (24, 2, 3, 16, 16)
     w = training_latent(generator, 3)
@@ -64,18 +64,18 @@ def test_patches_are_cut_from_the_face(generator: MobileStyleGAN, patches: Patch
     assert (windows - patch).abs().amax(dim=(2, 3, 4)).min() < 1e-3
 
 
-def test_an_interrupted_drawing_goes_on(generator: MobileStyleGAN, patches: Patches, tmp_path: Path) -> None:
+def test_an_interrupted_drawing_is_resumed(generator: MobileStyleGAN, patches: Patches, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError):
         draw_patches(generator, tmp_path, PATCHES, stop_after(20))
     again = draw_patches(generator, tmp_path, PATCHES, iter)
     np.testing.assert_array_equal(again.features, patches.features)
     np.testing.assert_array_equal(again.images, patches.images)
-    with pytest.raises(ValueError, match="name another folder"):
+    with pytest.raises(ValueError, match="use another folder"):
         draw_patches(generator, tmp_path, PatchOptions(faces=25, per_face=2, size=8), iter)
 
 
-def test_whitened_coordinates_fold_into_plain_weights(patches: Patches) -> None:
-    """At the start the folded head without its hidden path is the least-squares map of the features."""
+def test_whitened_coordinates_are_merged_into_the_weights(patches: Patches) -> None:
+    """With initial parameters and without its hidden path, the head is the least-squares map of the features."""
     coordinates = Coordinates(patches)
     head = new_head()
     parameters = coordinates.start(head, torch.Generator().manual_seed(0))
@@ -86,7 +86,7 @@ def test_whitened_coordinates_fold_into_plain_weights(patches: Patches) -> None:
     assert (head(x, patches.w) - target).square().mean() < 0.5 * target.var()
 
 
-def test_fitting_lowers_the_error_and_resumes_where_it_stopped(patches: Patches, tmp_path: Path) -> None:
+def test_fitting_lowers_the_error_and_can_be_resumed(patches: Patches, tmp_path: Path) -> None:
     whole, halves, untrained = new_head(), new_head(), new_head()
     fit_head(untrained, patches, HeadOptions(epochs=1, learning_rate=1e-9), tmp_path / "untrained.pt", iter)
     fit_head(whole, patches, FIT, tmp_path / "whole.pt", iter)
@@ -95,15 +95,15 @@ def test_fitting_lowers_the_error_and_resumes_where_it_stopped(patches: Patches,
     fit_head(halves, patches, FIT, tmp_path / "halves.pt", iter)
     x = torch.from_numpy(patches.features[:, 1]).float()
     target = torch.from_numpy(patches.images[:, 1]).float()
-    # Compared by their images: sums of many threads differ in the last digit, and w hardly varies here.
+    # Compare images, not weights: multi-threaded sums differ in the last digit, and w hardly varies here.
     torch.testing.assert_close(halves(x, patches.w), whole(x, patches.w), rtol=0, atol=1e-3 * target.std().item())
     before, after = ((head(x, patches.w) - target).square().mean() for head in (untrained, whole))
     assert after < before
-    with pytest.raises(ValueError, match=r"whole\.pt must be of"):
+    with pytest.raises(ValueError, match=r"whole\.pt must have the options"):
         fit_head(new_head(), patches, HeadOptions(epochs=5), tmp_path / "whole.pt", iter)
 
 
-def test_measure_and_save(generator: MobileStyleGAN, tmp_path: Path) -> None:
+def test_measured_psnr_is_finite_and_weights_are_saved(generator: MobileStyleGAN, tmp_path: Path) -> None:
     psnr = measure_head(generator, range(3), iter)
     assert psnr.shape == (3,)
     assert np.isfinite(psnr).all()
@@ -117,7 +117,7 @@ def test_measure_and_save(generator: MobileStyleGAN, tmp_path: Path) -> None:
     ("options", "wrong"),
     [(HeadOptions, {"epochs": 0}), (HeadOptions, {"learning_rate": -1.0}), (PatchOptions, {"size": 5})],
 )
-def test_options_check_themselves(options: type, wrong: dict[str, float]) -> None:
+def test_invalid_options_are_rejected(options: type, wrong: dict[str, float]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=name):
         options(**wrong)

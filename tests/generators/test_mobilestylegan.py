@@ -1,7 +1,4 @@
-"""The MobileStyleGAN module: the generators' common form, compiled like eager, no item feels its neighbours.
-
-A small network with weights drawn at random, so nothing has to be fetched.
-"""
+"""MobileStyleGAN: interface, compilation, gradients and batch independence, on a small network of random weights."""
 
 import copy
 import io
@@ -50,7 +47,7 @@ def image_and_gradient(generator: torch.nn.Module, w: Tensor) -> tuple[Tensor, T
     return image.detach(), gradient
 
 
-def test_common_form(random_generator: MobileStyleGAN, compiled: torch.jit.ScriptModule) -> None:
+def test_has_the_common_interface(random_generator: MobileStyleGAN, compiled: torch.jit.ScriptModule) -> None:
     for generator in (random_generator, compiled):
         assert generator.latent_dim == 512
         assert generator.optimise_size == 32
@@ -76,7 +73,7 @@ def test_compiled_equals_eager_with_gradients(
             torch.testing.assert_close(compiled.render(w, [], size), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_gradient_is_the_slope_of_the_image(random_generator: MobileStyleGAN) -> None:
+def test_gradient_equals_central_differences(random_generator: MobileStyleGAN) -> None:
     """Central differences in float64, on the path of the optimisation."""
     generator = copy.deepcopy(random_generator).double()
     w = latents(1).double().requires_grad_()
@@ -87,8 +84,8 @@ def test_gradient_is_the_slope_of_the_image(random_generator: MobileStyleGAN) ->
     torch.testing.assert_close((high - low) / 2e-5, (gradient * direction).sum(), rtol=1e-5, atol=0)
 
 
-def test_no_item_feels_its_neighbours(random_generator: MobileStyleGAN) -> None:
-    """Nor is one's gradient another's, in float64."""
+def test_items_of_a_batch_are_independent(random_generator: MobileStyleGAN) -> None:
+    """Images and gradients, in float64."""
     generator = copy.deepcopy(random_generator).double()
     w = latents(4).double()
     images, gradients = image_and_gradient(generator, w)
@@ -101,13 +98,15 @@ def test_no_item_feels_its_neighbours(random_generator: MobileStyleGAN) -> None:
         torch.testing.assert_close(one, rendered[i : i + 1], rtol=1e-10, atol=1e-10)
 
 
-def test_a_smaller_size_is_the_average(random_generator: MobileStyleGAN) -> None:
+def test_a_smaller_size_is_average_pooled(random_generator: MobileStyleGAN) -> None:
     w = latents(1)
     pooled = torch.nn.functional.avg_pool2d(random_generator.render(w, [], 128), 4)
     torch.testing.assert_close(random_generator.render(w, [], 32), pooled)
 
 
-def test_refuses_another_size_and_noise(random_generator: MobileStyleGAN, compiled: torch.jit.ScriptModule) -> None:
+def test_other_sizes_and_noise_maps_are_rejected(
+    random_generator: MobileStyleGAN, compiled: torch.jit.ScriptModule
+) -> None:
     w = latents(1)
     with pytest.raises(ValueError, match=r"size must be one of \[32, 128\], got 64"):
         random_generator.render(w, [], 64)
@@ -118,7 +117,7 @@ def test_refuses_another_size_and_noise(random_generator: MobileStyleGAN, compil
             call(w, [torch.zeros(1, 1, 4, 4)])
 
 
-def test_the_published_size_by_default() -> None:
+def test_the_default_size_is_the_published_one() -> None:
     config = MobileStyleGANConfig()
     assert (config.optimise_size, config.render_size) == (256, 1024)
 
@@ -134,6 +133,6 @@ def test_the_published_size_by_default() -> None:
         ({"widths": (8, 0), "head_blocks": 1}, "multiple of 4, got 0"),
     ],
 )
-def test_options_check_themselves(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MobileStyleGANConfig(**options)

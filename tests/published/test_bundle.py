@@ -1,4 +1,4 @@
-"""From published files to a face: the small stand-ins through builder, bundle, pipeline and command line."""
+"""From small files in the published format to a face: builder, bundle, pipeline and command line."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cmpc2
+from tests.support.tiny_engine import take_steps
 from voicestyle.bundle import Bundle
 from voicestyle.cli import main
 from voicestyle.engine import Engine
 from voicestyle.errors import BundleError
 from voicestyle.generators import read_stylegan2
 from voicestyle.manifest import FILES
+from voicestyle.offline import generate_face, generate_faces
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
 from voicestyle.published import PublishedOptions, build_published_bundle, read_latents
 
-# Not the published networks, but the second has embeddings of the published length.
+# WIDE has embeddings of the published length.
 SMALL = cmpc2.ResNetConfig(widths=(4, 4, 8, 8), depths=(1, 1, 1, 1), embedding_dim=8)
 WIDE = cmpc2.ResNetConfig(widths=(4, 4, 8, 512), depths=(1, 1, 1, 1))
 
@@ -32,15 +34,14 @@ def options(small_encoder):
     return PublishedOptions(level=6, encoder_size=64, encoders=small_encoder)
 
 
-def test_files_to_a_face_by_the_steps_of_the_engine(stand_in, options, small_encoder, samples, tmp_path):
-    files = stand_in()
+def test_published_files_give_the_face_of_the_engine(published_files, options, small_encoder, samples, tmp_path):
+    files = published_files()
     built = build_published_bundle(tmp_path / "bundle", files, options)
     assert (built.bank.dropped, built.bank.empty, built.bank.latents_without_video) == (0, 0, 1)
     pipeline = Pipeline.load(tmp_path / "bundle", capacity=2)
-    pipeline.submit("neighbour", samples / "rms.wav", Options(steps=9))
-    pipeline.submit("voice", samples / "slt.wav", Options(steps=5, seed=4))
-    pipeline.step(5)
-    face = pipeline.finish("voice")
+    requests = {"other": ("rms.wav", Options(steps=9)), "voice": ("slt.wav", Options(steps=5, seed=4))}
+    prepared = [(key, pipeline.prepare(samples / name, options)) for key, (name, options) in requests.items()]
+    face = dict(generate_faces(pipeline, prepared))["voice"]
     assert Image.open(io.BytesIO(face.image)).size == (64, 64)
 
     encoders = cmpc2.load(files.cmpc, small_encoder, small_encoder)
@@ -58,13 +59,12 @@ def test_files_to_a_face_by_the_steps_of_the_engine(stand_in, options, small_enc
     )
     first = torch.from_numpy(latents.latents[latents.rows_of(videos)].mean(axis=0))
     engine.add("voice", voice, first, seed=4, steps=5)
-    engine.step(5)
-    np.testing.assert_allclose(face.trace, engine.outcome("voice").similarity, atol=1e-4)
+    np.testing.assert_allclose(face.trace, take_steps(engine, 5)["voice"].similarity, atol=1e-4)
     assert len(set(face.trace)) == 5
 
 
-def test_what_the_bundle_says_of_itself(stand_in, options, tmp_path):
-    files = stand_in()
+def test_the_manifest_describes_the_bundle(published_files, options, tmp_path):
+    files = published_files()
     manifest = build_published_bundle(tmp_path / "bundle", files, options).manifest
     assert (manifest.prototype_level, manifest.prototypes, manifest.empty_prototypes) == (6, 6, 0)
     assert (manifest.nearest, manifest.instances, manifest.instance_choice) == (3, 8, "first")
@@ -80,12 +80,12 @@ def test_what_the_bundle_says_of_itself(stand_in, options, tmp_path):
     assert again.version == manifest.version != other.version
 
 
-def test_prototypes_without_images_are_counted_and_passed_over(stand_in, options, tmp_path):
-    # 14 prototypes for 9 videos of which 4 have latents: 5 never had a video, 5 lost theirs.
-    files = stand_in(videos=9, held=(0, 3, 4, 8))
+def test_prototypes_without_images_are_counted_and_kept(published_files, options, tmp_path):
+    # 14 prototypes, 9 videos, 4 latents: 5 prototypes have no video, 5 have videos without latents.
+    files = published_files(videos=9, held=(0, 3, 4, 8))
     built = build_published_bundle(tmp_path / "bundle", files, replace(options, level=14))
     assert (built.bank.dropped, built.bank.empty) == (5, 5)
-    assert "5 prototypes left without an image were dropped, 5 that have no video" in str(built)
+    assert "5 prototypes dropped because none of their videos has a latent, 5 prototypes without videos" in str(built)
     bundle = Bundle.load(tmp_path / "bundle")
     assert (len(bundle.prototypes), bundle.manifest.empty_prototypes) == (9, 5)
     found = []
@@ -100,18 +100,17 @@ def test_prototypes_without_images_are_counted_and_passed_over(stand_in, options
     assert set(found) == {3, 4}
 
 
-def test_an_encoder_of_224_pixels_sees_a_generator_of_256(stand_in, options, narrow, samples, tmp_path):
-    files = stand_in(generator=replace(narrow, size=256, max_width=4))
+def test_images_are_resized_for_an_encoder_of_224_pixels(published_files, options, narrow, samples, tmp_path):
+    files = published_files(generator=replace(narrow, size=256, max_width=4))
     build_published_bundle(tmp_path / "bundle", files, replace(options, encoder_size=224))
     pipeline = Pipeline.load(tmp_path / "bundle", capacity=1)
     assert (pipeline.manifest.image_size, pipeline.manifest.encoder_size) == (256, 224)
-    pipeline.submit("voice", samples / "awb.wav", Options(steps=2))
-    pipeline.step(2)
-    assert Image.open(io.BytesIO(pipeline.finish("voice").image)).size == (256, 256)
+    face = generate_face(pipeline, samples / "awb.wav", Options(steps=2))
+    assert Image.open(io.BytesIO(face.image)).size == (256, 256)
 
 
-def test_better_choices_embed_the_face_of_every_latent(stand_in, options, small_encoder, samples, tmp_path):
-    files = stand_in(videos=20)
+def test_nearest_and_weighted_choices_embed_every_latent(published_files, options, small_encoder, samples, tmp_path):
+    files = published_files(videos=20)
     seen = []
     firsts = {}
     for choice in ("first", "nearest", "weighted"):
@@ -120,8 +119,7 @@ def test_better_choices_embed_the_face_of_every_latent(stand_in, options, small_
         build_published_bundle(folder, files, chosen, lambda batches: seen.append(len(batches)) or batches)
         bundle = Bundle.load(folder)
         pipeline = Pipeline(bundle, capacity=1)
-        pipeline.submit("voice", samples / "slt.wav", Options(steps=1))
-        firsts[choice] = pipeline._engine.outcome("voice").latent[0].numpy()
+        firsts[choice] = pipeline.prepare(samples / "slt.wav", Options(steps=1)).first_latent.numpy()
     assert seen == [3, 3]
     assert not np.allclose(firsts["nearest"], firsts["first"])
     assert not np.allclose(firsts["nearest"], firsts["weighted"])
@@ -134,7 +132,7 @@ def test_better_choices_embed_the_face_of_every_latent(stand_in, options, small_
         expected = cmpc2.load(files.cmpc, small_encoder, small_encoder).encode_face(image)[0]
     np.testing.assert_allclose(bundle.latent_bank.embeddings[7], expected, rtol=2e-3, atol=2e-3)
 
-    # The weighted mean, written plainly.
+    # The weighted mean in plain numpy.
     bank, voice = bundle.latent_bank, np.random.default_rng(0).standard_normal(8).astype(np.float32)
     rows = bank.nearest_rows([0, 3], 4, voice)
     weights = bank.weights(rows, voice)
@@ -162,7 +160,7 @@ TORCH_FILES = ("cmpc", "memory", "stylegan", "latents")
 FAULTS = [
     *(("truncated", name, truncate, f"{name} must be a torch file") for name in TORCH_FILES),
     *(("function", name, with_a_function, f"{name} must be a torch file") for name in TORCH_FILES),
-    ("rows", "csv", one_row_less, "must have a row for each of the 60 videos"),
+    ("rows", "csv", one_row_less, "must have one row for each of the 60 videos"),
     ("missing", "csv", lambda path: path.unlink(), "No such file"),
     ("folder", "cmpc", lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
 ]
@@ -171,8 +169,8 @@ FAULTS = [
 @pytest.mark.parametrize(
     ("name", "spoil", "message"), [fault[1:] for fault in FAULTS], ids=[f"{f[0]}-{f[1]}" for f in FAULTS]
 )
-def test_a_file_that_is_not_what_it_should_be_is_one_line_and_exit_code_2(stand_in, tmp_path, name, spoil, message):
-    files = stand_in(encoder=WIDE)
+def test_an_invalid_file_is_one_line_and_exit_code_2(published_files, tmp_path, name, spoil, message):
+    files = published_files(encoder=WIDE)
     spoil(getattr(files, name))
     arguments = [f"--{field.name}={getattr(files, field.name)}" for field in fields(files)]
     output = tmp_path / "bundles" / "new"
@@ -180,9 +178,9 @@ def test_a_file_that_is_not_what_it_should_be_is_one_line_and_exit_code_2(stand_
         main, ["bundle", "published", *arguments, "--level=6", "--encoder-size=64", "-o", str(output)]
     )
     assert result.exit_code == 2, result.output
-    told = result.stderr.replace(str(getattr(files, name)), name)
-    assert message in told
-    assert told.strip().count("\n") == 0
+    error = result.stderr.replace(str(getattr(files, name)), name)
+    assert message in error
+    assert error.strip().count("\n") == 0
     assert not output.parent.exists()
 
 
@@ -190,14 +188,14 @@ def test_a_file_that_is_not_what_it_should_be_is_one_line_and_exit_code_2(stand_
     ("arguments", "changes", "message"),
     [
         (["--level=7"], {}, r"cluster must be one of [6, 10, 14]"),
-        (["--level=6"], {}, "the generator must make the 256 pixels that the face encoder sees"),
+        (["--level=6"], {}, "images must have at least the face encoder's 256 pixels"),
         (["--level=6", "--encoder-size=64"], {"encoder": SMALL}, "a centroid must have the 512 components"),
         (["--level=6", "--encoder-size=9"], {}, "encoder_size must be at least 32 pixels, got 9"),
-        (["--level=6", "--encoder-size=64"], {}, "must hold exactly the weights of both encoders"),
+        (["--level=6", "--encoder-size=64"], {}, "must contain exactly the weights of both encoders"),
     ],
 )  # fmt: skip
-def test_sizes_that_do_not_fit_are_named_before_anything_is_written(stand_in, tmp_path, arguments, changes, message):
-    files = stand_in(**{"encoder": WIDE, **changes})
+def test_mismatched_sizes_are_rejected_before_writing(published_files, tmp_path, arguments, changes, message):
+    files = published_files(**{"encoder": WIDE, **changes})
     given = [f"--{field.name}={getattr(files, field.name)}" for field in fields(files)]
     output = tmp_path / "bundles" / "new"
     result = CliRunner().invoke(main, ["bundle", "published", *given, *arguments, "-o", str(output)])
@@ -207,8 +205,8 @@ def test_sizes_that_do_not_fit_are_named_before_anything_is_written(stand_in, tm
     assert not output.parent.exists()
 
 
-def test_latents_of_another_length_are_named(stand_in, options, tmp_path):
-    files = stand_in()
+def test_latents_of_another_length_are_rejected(published_files, options, tmp_path):
+    files = published_files()
     content = torch.load(files.latents)
     torch.save({**content, "latents": content["latents"][:, :256]}, files.latents)
     with pytest.raises(BundleError, match="a latent must have the 512 components of the generator's w; got 256"):
@@ -216,6 +214,6 @@ def test_latents_of_another_length_are_named(stand_in, options, tmp_path):
     assert not (tmp_path / "bundles").exists()
 
 
-def test_first_ones_need_no_embeddings(stand_in, options, tmp_path):
-    built = build_published_bundle(tmp_path / "bundle", stand_in(), options)
+def test_the_first_choice_needs_no_embeddings(published_files, options, tmp_path):
+    built = build_published_bundle(tmp_path / "bundle", published_files(), options)
     assert built.manifest.file_names == FILES

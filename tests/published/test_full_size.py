@@ -1,4 +1,4 @@
-"""Full-size stand-ins of the published files, by the commands of docs/checkpoints.md, to a served answer."""
+"""Full-size files in the published format, built and served with the commands of docs/checkpoints.md."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.serving]
 
 
 @pytest.mark.parametrize("encoder_size", [224])
-def test_files_to_a_served_answer(stand_in, samples, tmp_path, encoder_size):
-    files = stand_in(encoder=ResNetConfig(), generator=StyleGAN2Config(256), levels=(500, 1000, 1500), videos=2000)
+def test_full_size_files_give_a_served_face(published_files, samples, tmp_path, encoder_size):
+    files = published_files(
+        encoder=ResNetConfig(), generator=StyleGAN2Config(256), levels=(500, 1000, 1500), videos=2000
+    )
     given = [f"--{field.name}={getattr(files, field.name)}" for field in fields(files)]
     bundle, archive = tmp_path / "bundle", tmp_path / "store" / "voicestyle.mar"
     for arguments in (

@@ -1,4 +1,4 @@
-"""Memory, CSV and latents, put together: what stays, what goes, and what the lookup finds in it."""
+"""Combination of memory, CSV and latents into a latent bank with prototypes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def memory(clusters, videos):
     return Memory(torch.eye(6), torch.tensor(clusters), list(videos))
 
 
-def test_latents_are_put_in_the_order_of_the_csv(inverted):
+def test_latents_are_sorted_by_the_order_of_the_csv(inverted):
     bank = make_bank(memory([0, 1, 2, 3, 4, 5], "jcagbi"), inverted)
     assert bank.latents[:, 0].tolist() == [9, 2, 0, 6, 1, 8]
     assert bank.assignments.tolist() == [0, 1, 2, 3, 4, 5]
     assert (bank.empty, bank.dropped, bank.videos_without_latent, bank.latents_without_video) == (0, 0, 0, 4)
 
 
-def test_prototypes_that_lost_their_images_go_and_those_that_never_had_one_stay(inverted):
-    # 1 has no video in the memory; the only video of 3 has no latent.
+def test_prototypes_without_latents_go_but_empty_ones_stay(inverted):
+    # Prototype 1 has no video in the memory; the only video of prototype 3 has no latent.
     bank = make_bank(memory([0, 2, 3, 4, 5, 4], "abXcdY"), inverted)
     assert bank.videos == tuple("abcd")
     np.testing.assert_array_equal(bank.centroids, np.eye(6)[[0, 1, 2, 4, 5]])
@@ -42,14 +42,16 @@ def test_prototypes_that_lost_their_images_go_and_those_that_never_had_one_stay(
     assert (bank.empty, bank.dropped, bank.videos_without_latent, bank.latents_without_video) == (1, 1, 2, 6)
 
 
-def test_latents_of_other_videos_are_refused(inverted):
-    with pytest.raises(BundleError, match="got none of them: the CSV has 'X', the latents have 'a'"):
+def test_latents_of_other_videos_are_rejected(inverted):
+    with pytest.raises(
+        BundleError, match="got none of them: the first video of the CSV is 'X', that of the latents 'a'"
+    ):
         make_bank(memory([0] * 6, "XYZUVW"), inverted)
 
 
 @pytest.mark.parametrize("level", [6, 10, 14])
-def test_the_bundles_lookup_picks_the_published_videos(stand_in, level):
-    files = stand_in()
+def test_the_lookup_finds_the_published_videos(published_files, level):
+    files = published_files()
     bank = make_bank(read_memory(files.memory, files.csv, level), read_latents(files.latents))
     index, rows = Prototypes.from_centroids(bank.centroids), LatentBank(bank.latents, bank.assignments)
     for seed in range(5):
@@ -61,8 +63,8 @@ def test_the_bundles_lookup_picks_the_published_videos(stand_in, level):
         np.testing.assert_array_equal(rows.latents[found], by_video.latents[by_video.rows_of(expected[:8])])
 
 
-def test_both_forms_of_latents_say_the_same(stand_in, tmp_path):
-    files = stand_in()
+def test_both_formats_of_latents_are_equal(published_files, tmp_path):
+    files = published_files()
     read = read_latents(files.latents)
     np.save(tmp_path / "w.npy", read.latents)
     (tmp_path / "w.txt").write_text("\n".join(read.videos) + "\n")
@@ -83,18 +85,18 @@ VIDEOS = ["a", "b"]
         ({"latents": torch.ones(0, 512), "videos": []}, r"got float32 \[0, 512\]"),
         ({"latents": torch.full((2, 512), torch.inf), "videos": VIDEOS}, "must be finite"),
         ({"latents": torch.ones(3, 512), "videos": VIDEOS}, "every latent must have a video, got 3 and 2"),
-        ({"latents": torch.ones(2, 512), "videos": ["a", "a"]}, "got several for 'a'"),
-        ({"latents": torch.ones(2, 512), "videos": [1, 2]}, "paths as text, got int"),
-        ([1], "must hold a dictionary; received list"),
+        ({"latents": torch.ones(2, 512), "videos": ["a", "a"]}, "got 2 for 'a'"),
+        ({"latents": torch.ones(2, 512), "videos": [1, 2]}, "videos must be strings, got int"),
+        ([1], "must contain a dictionary; received list"),
     ],
 )
-def test_latents_of_another_form_are_named(tmp_path, content, message):
+def test_latents_of_another_format_are_rejected(tmp_path, content, message):
     torch.save(content, tmp_path / "latents.pt")
     with pytest.raises(CheckpointError, match=message):
         read_latents(tmp_path / "latents.pt")
 
 
-def test_latents_that_cannot_be_read(tmp_path):
+def test_unreadable_latents_are_rejected(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
     (tmp_path / "objects.txt").write_text("a\n")
     (tmp_path / "empty.npy").write_bytes(b"")
@@ -111,13 +113,13 @@ def test_latents_that_cannot_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"assignments": torch.full((60,), 6)}, r"inst2cluster of 6 prototypes must hold integers in 0 … 5"),
-        ({"assignments": torch.zeros(60)}, r"must hold integers in 0 … 5"),
+        ({"assignments": torch.full((60,), 6)}, r"inst2cluster of 6 prototypes must be integers in 0 … 5"),
+        ({"assignments": torch.zeros(60)}, r"must be integers in 0 … 5"),
         ({"centroids": torch.full((6, 8), torch.nan)}, "6 centroids must be finite"),
     ],
 )
-def test_memories_whose_numbers_make_no_sense(stand_in, change, message):
-    files = stand_in(levels=(6,))
+def test_memories_with_invalid_numbers_are_rejected(published_files, change, message):
+    files = published_files(levels=(6,))
     content = torch.load(files.memory)
     content["inst2cluster"] = [change.get("assignments", content["inst2cluster"][0])]
     content["centroids"] = [change.get("centroids", content["centroids"][0])]
@@ -129,19 +131,19 @@ def test_memories_whose_numbers_make_no_sense(stand_in, change, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"VGGFace1 ID,video_id\nA,1\nB\n", "row 2 lacks one"),
+        (b"VGGFace1 ID,video_id\nA,1\nB\n", "row 2 does not"),
         (b"VGGFace1 ID,video_id\nA,\xff\n", "must be a CSV in UTF-8"),
     ],
 )
-def test_tables_that_cannot_be_read(stand_in, content, message):
-    files = stand_in()
+def test_invalid_csv_files_are_rejected(published_files, content, message):
+    files = published_files()
     files.csv.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         read_memory(files.memory, files.csv, 6)
 
 
-def test_a_memory_is_a_value(stand_in):
-    files = stand_in()
+def test_a_memory_can_be_replaced(published_files):
+    files = published_files()
     level = read_memory(files.memory, files.csv, 14)
     assert (level.centroids.shape, len(level.videos)) == ((14, 8), 60)
     assert replace(level, videos=[]).videos == []

@@ -1,8 +1,8 @@
-"""The reference vectors: outputs of the published implementation, kept outside of the repository.
+"""The reference vectors: outputs of the published implementation, stored outside of the repository.
 
-`VOICESTYLE_REFERENCE` names a folder of vectors; without it, it is `../shared/reference/vectors` beside the
-repository. Seed, wave names and sizes come from its meta.json. What makes the weights (`weights.py` and
-`state_dict_shapes.json`) lies in the folder's parent, or else in `../shared/reference`.
+`VOICESTYLE_REFERENCE` is the path of a folder of vectors; the default is `../shared/reference/vectors`, relative to the
+repository. Its meta.json gives the seed, the names of the recordings and the sizes. `weights.py` and
+`state_dict_shapes.json`, which generate the weights, are in the parent folder or in `../shared/reference`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "reference"
 VECTORS = Path(os.environ.get("VOICESTYLE_REFERENCE") or SHARED / "vectors").resolve()
 META = VECTORS / "meta.json"
 
-# A test that asks for one of these runs once for each value in the folder's meta.json.
+# A test with one of these parameters runs once for each value in meta.json.
 PARAMETERS = {
     "wave": "waves",
     "face_size": "face_sizes",
@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Reference:
-    """One folder of vectors and the weights that made them."""
+    """One folder of vectors and the corresponding weights."""
 
     def __init__(self, vectors: Path, weights: ModuleType, shapes: dict[str, dict[str, list[int]]]) -> None:
         self.vectors = vectors
@@ -55,16 +55,16 @@ class Reference:
         self._shapes = shapes
 
     def array(self, name: str, key: str) -> np.ndarray:
-        """One array of NAME.npz."""
+        """The array `key` of NAME.npz."""
         with np.load(self.vectors / f"{name}.npz") as arrays:
             return arrays[key]
 
     def normal(self, shape: Sequence[int], key: str) -> np.ndarray:
-        """The standard normal float32 array that the seed gives to `key`."""
+        """The standard normal float32 array for `key` and the seed."""
         return self._weights.normal(shape, self.seed, key)
 
     def state_dict(self, network: str) -> dict[str, torch.Tensor]:
-        """Weights for a network of state_dict_shapes.json, by their published names."""
+        """Weights of a network of state_dict_shapes.json, by their published names."""
         filled = self._weights.fill(self._shapes[network], self.seed)
         return {key: torch.from_numpy(np.asarray(value)) for key, value in filled.items()}
 
@@ -74,11 +74,9 @@ def first_of(name: str) -> Path | None:
 
 
 def pytest_runtest_setup() -> None:
-    # Skipped here and not in the fixture, whose skips pytest would list test by test.
+    # Skip here instead of in the fixture, for which pytest would list each test separately.
     if not all((META.is_file(), first_of("weights.py"), first_of("state_dict_shapes.json"))):
-        pytest.skip(
-            "no reference vectors: VOICESTYLE_REFERENCE must name their folder (see tests/reference/conftest.py)"
-        )
+        pytest.skip("no reference vectors: set VOICESTYLE_REFERENCE to their folder (see tests/reference/conftest.py)")
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +94,7 @@ def reference() -> Reference:
 
 @pytest.fixture(scope="session")
 def generator_of(reference, tmp_path_factory):
-    """`generator_of(size, dtype)`: the generator, through a file in the published form."""
+    """`generator_of(size, dtype)`: the generator, read from a file in the published format."""
 
     @cache
     def read(size: int, dtype: torch.dtype):

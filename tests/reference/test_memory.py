@@ -13,7 +13,7 @@ from voicestyle.published import InvertedLatents
 from voicestyle.published.bank import make_bank
 
 
-def test_nearest_samples(reference, cluster):
+def test_nearest_samples_are_the_published_videos(reference, cluster):
     vectors, meta = reference.vectors, reference.meta
     expected = json.loads((vectors / "nearest_samples.json").read_text())
     queries = torch.from_numpy(reference.normal((meta["queries"], 512), "query"))
@@ -24,7 +24,7 @@ def test_nearest_samples(reference, cluster):
         assert paths == expected[f"{cluster}/{i}"]
 
 
-def test_the_pipeline_picks_the_same_videos(reference, cluster):
+def test_the_latent_bank_selects_the_published_videos(reference, cluster):
     vectors, meta = reference.vectors, reference.meta
     expected = json.loads((vectors / "nearest_samples.json").read_text())
     memory = read_memory(vectors / "frame_memory.pth.tar", vectors / "training.csv", cluster)
@@ -34,7 +34,7 @@ def test_the_pipeline_picks_the_same_videos(reference, cluster):
     for i, query in enumerate(reference.normal((meta["queries"], 512), "query")):
         prototypes = index.nearest(query, meta["k"])
         paths = expected[f"{cluster}/{i}"]
-        assert rows.holds(prototypes) == bool(paths)  # prototypes of this memory may be empty
+        assert rows.holds(prototypes) == bool(paths)  # this memory has empty prototypes
         if paths:
             found = rows.first_rows(prototypes, 8)
             assert [bank.videos[row] for row in found] == paths[:8]

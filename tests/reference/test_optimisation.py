@@ -1,4 +1,4 @@
-"""The optimisation of the vectors, through the engine that serves requests: alone, and among others."""
+"""The engine against the optimisation in the reference vectors: a single request, and one in a batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from voicestyle.engine import Engine, Schedule
 from voicestyle.engine.noise_maps import regularisation
 from voicestyle.images import to_pixels
 
-STEPS = 100  # of the schedule; the vectors hold its first few
+STEPS = 100  # of the schedule; the vectors contain the first few
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,12 @@ def model(reference):
 
 
 class Optimisation:
-    """One folder's optimisation at one size: what the engine is given."""
+    """Inputs of the engine for the optimisation of one folder at one image size."""
 
     def __init__(self, reference, generator, model, size, dtype):
         self.reference, self.generator, self.dtype, self.name = reference, generator, dtype, f"optimise_{size}"
         self.size = size
-        # As published, the voice is embedded, and the latents are mapped, in float64.
+        # As in the published code, the voice is embedded in float64.
         fbank = torch.from_numpy(reference.array(f"frontend_{reference.meta['waves'][0]}", "fbank"))
         with torch.no_grad():
             self.voice = model.double().encode_voice(fbank[None].double())[0]
@@ -60,10 +60,10 @@ class Optimisation:
 
     def add(self, engine):
         first = torch.from_numpy(self.array("initial"))[0]
-        engine.add("it", self.voice, first, seed=0, steps=STEPS, noise=self.noise, latent_noise=self.latent_noise)
+        engine.add("request", self.voice, first, seed=0, steps=STEPS, noise=self.noise, latent_noise=self.latent_noise)
 
-    def add_neighbour(self, engine, number):
-        first = self.draw((4, 512), f"neighbour_{number}").mean(dim=0)
+    def add_other(self, engine, number):
+        first = self.draw((4, 512), f"other_{number}").mean(dim=0)
         engine.add(number, self.draw((512,), f"voice_{number}"), first, seed=number, steps=20 + number)
 
 
@@ -73,19 +73,19 @@ def optimisation_of(reference, generator_of, model):
 
 
 def follow(it, engine, steps):
-    """Step by step against the vectors, in float64 within README's tolerances, in float32 for the first steps.
+    """Compare the request with the vectors after each step.
 
-    In float32 rounding turns the sign of a few of the millions of values that the generator's leaky ReLUs are given:
-    at 64 pixels one to four of 5.6 million for five of eight images, none for three. Gradients jump by 1e-4 to 1e-3
-    then (with the same signs float64 agrees to 1e-6), and with them the components of Adam that were near zero. Over
-    12 steps, by the seed of the weights (7, 41), w was off by 9e-5 and 9e-4 in the mean, 2e-3 and 1.4e-2 at worst;
-    by the published code in float32, 1.2e-4 and 3.3e-4, 3e-3 and 6e-3.
+    In float32, rounding changes the sign of a few of the millions of inputs of the generator's leaky ReLUs: at 64
+    pixels, one to four of 5.6 million for five of eight images, none for three. This changes gradients by 1e-4 to 1e-3
+    (with equal signs, float64 agrees to 1e-6), and the components of Adam that are near zero. After 12 steps, with
+    weights of seed 7 and 41, the mean error of w was 9e-5 and 9e-4, the maximum 2e-3 and 1.4e-2. For the published code
+    in float32, the mean was 1.2e-4 and 3.3e-4, the maximum 3e-3 and 6e-3.
     """
     exact = it.dtype == torch.float64
     means = []
     for i in range(steps):
         engine.step()
-        outcome = engine.outcome("it")
+        outcome = engine.outcome("request")
         distance = 1 - float(outcome.similarity[i])
         early = i < 3
         tolerance = 1e-6 if exact else 1e-4 if early else 5e-4
@@ -106,7 +106,7 @@ def follow(it, engine, steps):
     assert difference.mean() < (0.01 if exact else 4)
 
 
-def test_starts_as_published(reference, optimisation_of):
+def test_initial_values_are_the_published_ones(reference, optimisation_of):
     size = reference.meta["optimise_sizes"][0]
     it = optimisation_of(size, torch.float64)
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_starts_as_published(reference, optimisation_of):
     rates = [Schedule().learning_rate(i / STEPS) for i in range(count)]
     np.testing.assert_allclose(rates, it.array("lr"), rtol=0, atol=1e-12)
     np.testing.assert_allclose(strength, it.array("strength"), rtol=1e-9)
-    # The term that the engine leaves out, since its gradient is zero.
+    # The engine omits this term, because its gradient is zero.
     squares = it.latent_noise[:count].square().sum(dim=1) * strength.square()
     np.testing.assert_allclose(squares, it.array("latent_reg"), rtol=1e-7)
     noise = regularisation([level[None] for level in it.noise])
@@ -131,19 +131,19 @@ def test_starts_as_published(reference, optimisation_of):
 
 @pytest.fixture
 def steps(request, reference):
-    """How many steps to follow. Without --slow: few, or none, where a step takes seconds."""
+    """How many steps to compare. Without --slow: few, or none if a step takes seconds."""
     size, dtype = (request.node.callspec.params[name] for name in ("optimise_size", "dtype"))
     known = len(reference.array(f"optimise_{size}", "latent"))
-    among_others = "among_others" in request.node.name
+    in_a_batch = "in_a_batch" in request.node.name
     if request.config.getoption("--slow"):
         return known
-    if size > 64 or (among_others and dtype == torch.float32):
+    if size > 64 or (in_a_batch and dtype == torch.float32):
         pytest.skip("takes minutes; run with --slow")
-    return 2 if among_others else known
+    return 2 if in_a_batch else known
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_alone(steps, optimisation_of, optimise_size, dtype):
+def test_a_single_request(steps, optimisation_of, optimise_size, dtype):
     it = optimisation_of(optimise_size, dtype)
     engine = it.engine(capacity=1)
     it.add(engine)
@@ -151,25 +151,25 @@ def test_alone(steps, optimisation_of, optimise_size, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_among_others(steps, optimisation_of, optimise_size, dtype):
+def test_a_request_in_a_batch(steps, optimisation_of, optimise_size, dtype):
     it = optimisation_of(optimise_size, dtype)
     engine = it.engine(capacity=4)
-    it.add_neighbour(engine, 1)
-    engine.step(1)
-    it.add_neighbour(engine, 2)
+    it.add_other(engine, 1)
+    engine.step()
+    it.add_other(engine, 2)
     it.add(engine)
-    it.add_neighbour(engine, 3)
+    it.add_other(engine, 3)
     follow(it, engine, steps)
 
 
 def write_files(folder, reference, it):
-    """The files of the vectors in the published forms; the first 8 videos of the voice are the vectors' bank."""
+    """Write the vectors as published files, in which the first 8 videos of the voice are the vectors' latent bank."""
     torch.save({"model": reference.state_dict("cmpc2")}, folder / "cmpc.pth.tar")
     torch.save({"g_ema": reference.state_dict(f"stylegan2_{it.size}")}, folder / "stylegan2.pt")
     levels = (500, 1000, 1500)
     centroids = [torch.from_numpy(reference.normal((level, 512), f"centroids_{level}")) for level in levels]
     centroids[1][[900, 7, 30]] = it.voice.float() + 0.1 * it.voice.norm() * centroids[0][:3] / 512**0.5
-    # Rows 1 … 8 come first among the videos of the three; 9 belongs to them too, the others do not.
+    # Rows 1 … 9 belong to these three prototypes, the others do not.
     members = torch.tensor([5, 7, 900, 30, 900, 7, 7, 30, 900, 30, 11, 12])
     torch.save(
         {"centroids": centroids, "inst2cluster": [members % level for level in levels]}, folder / "memory.pth.tar"
@@ -187,7 +187,7 @@ def write_files(folder, reference, it):
 
 
 @pytest.mark.slow
-def test_from_published_files_by_command_line(reference, optimisation_of, tmp_path):
+def test_published_files_with_the_command_line(reference, optimisation_of, tmp_path):
     size = max(reference.meta["optimise_sizes"])
     it = optimisation_of(size, torch.float32)
     arguments = write_files(tmp_path, reference, it)
@@ -196,7 +196,7 @@ def test_from_published_files_by_command_line(reference, optimisation_of, tmp_pa
         main, ["bundle", "published", *arguments, f"--encoder-size={encoder_size}", "-o", str(folder)]
     )
     assert built.exit_code == 0, built.output
-    assert "994 that have no video in the memory are kept" in built.output
+    assert "994 prototypes without videos kept" in built.output
 
     bundle = Bundle.load(folder)
     fbank = torch.from_numpy(reference.array(f"frontend_{reference.meta['waves'][0]}", "fbank"))
@@ -206,7 +206,7 @@ def test_from_published_files_by_command_line(reference, optimisation_of, tmp_pa
     assert set(prototypes) == {900, 7, 30}
     first = bundle.latent_bank.mean(bundle.latent_bank.first_rows(prototypes, bundle.manifest.instances))
     np.testing.assert_allclose(first, it.array("initial")[0], rtol=0, atol=1e-5)
-    # 10,000 other samples than the vectors'.
+    # The vectors use 10,000 other samples.
     assert bundle.manifest.latent_std == pytest.approx(float(it.array("latent_std")), rel=0.02)
     it.generator, it.face_encoder = bundle.generator, bundle.face_encoder
     engine = it.engine(capacity=1)
@@ -219,5 +219,5 @@ def test_from_published_files_by_command_line(reference, optimisation_of, tmp_pa
     assert generated.exit_code == 0, generated.output
     report = json.loads((tmp_path / "face.json").read_text())
     assert report["prototypes"] == prototypes
-    # Other noise than the vectors'; the voice and the first latent are theirs.
+    # The voice and the first latent are those of the vectors, the noise maps are not.
     assert 1 - report["trace"][0] == pytest.approx(float(it.array("similarity")[0]), abs=0.2)

@@ -1,4 +1,4 @@
-"""Views keep shape and range, pass gradients on, and come from their generator alone."""
+"""Augmentation of faces and voices."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ def faces(count: int = 6) -> torch.Tensor:
     return torch.rand(count, 3, 48, 48, generator=generator) * 1.6 - 0.8
 
 
-def test_views_keep_range_and_take_the_asked_size():
+def test_views_have_the_requested_size_and_range():
     views = FaceAugmentation()(faces(), 32, torch.Generator().manual_seed(1))
     assert views.shape == (6, 3, 32, 32)
     assert views.dtype == torch.float32
@@ -20,13 +20,13 @@ def test_views_keep_range_and_take_the_asked_size():
     assert float(views.max()) <= 1
 
 
-def test_views_come_from_the_generator_alone():
+def test_views_depend_only_on_the_generator():
     one, two, other = (FaceAugmentation()(faces(), 48, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
 
 
-def test_views_leave_finite_gradients():
+def test_views_have_finite_gradients():
     images = faces().requires_grad_()
     FaceAugmentation()(images, 48, torch.Generator().manual_seed(3)).square().sum().backward()
     assert images.grad is not None
@@ -34,7 +34,7 @@ def test_views_leave_finite_gradients():
     assert bool((images.grad.flatten(1).norm(dim=1) > 0).all())
 
 
-def test_views_change_the_light_of_the_face_and_of_the_colours():
+def test_views_vary_in_light_and_colour():
     flat = torch.zeros(64, 3, 48, 48)
     views = FaceAugmentation(noise=0.0)(flat, 48, torch.Generator().manual_seed(4))
     middle = views[:, :, 20:28, 20:28].mean((2, 3))
@@ -44,7 +44,7 @@ def test_views_change_the_light_of_the_face_and_of_the_colours():
     assert float((middle[:, 0] - middle[:, 2]).std()) > 0.1
 
 
-def test_voice_crops_have_the_asked_length_and_repeat_short_recordings():
+def test_voice_crops_have_the_requested_length():
     augment = VoiceAugmentation()
     mel = torch.randn(1, 64, 50, generator=torch.Generator().manual_seed(0))
     for frames in (20, 50, 170):
@@ -53,7 +53,7 @@ def test_voice_crops_have_the_asked_length_and_repeat_short_recordings():
         assert bool(crop.isfinite().all())
 
 
-def test_voice_crops_leave_the_recording_unchanged():
+def test_voice_crops_do_not_modify_the_recording():
     mel = torch.randn(1, 64, 90, generator=torch.Generator().manual_seed(0))
     before = mel.clone()
     one, two = (VoiceAugmentation()(mel, 60, torch.Generator().manual_seed(5)) for _ in range(2))
@@ -61,11 +61,11 @@ def test_voice_crops_leave_the_recording_unchanged():
     assert torch.equal(one, two)
 
 
-def test_recording_variants_start_with_the_recording_and_a_telephone_keeps_nothing_above_4_khz():
+def test_the_telephone_variant_is_band_limited_to_4_khz():
     rng = np.random.default_rng(0)
     samples = (3000 * rng.standard_normal(16_000)).astype(np.int16)
     variants = recording_variants(samples, np.random.Generator(np.random.Philox(1)))
-    assert np.array_equal(variants[0], samples)
+    assert np.array_equal(variants[0], samples)  # the first variant is unchanged
     assert all(each.dtype == np.int16 and each.shape == samples.shape for each in variants)
     power = np.abs(np.fft.rfft(variants[1].astype(float))) ** 2
     assert power[5000:].sum() < 0.05 * power[:3000].sum()

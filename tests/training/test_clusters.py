@@ -7,29 +7,29 @@ from torch.nn import functional as F
 from voicestyle.training.clusters import cluster_purity, kmeans_within, spherical_kmeans
 
 
-def three_bundles() -> tuple[torch.Tensor, torch.Tensor]:
+def three_groups() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(3).repeat_interleave(20)
     return F.normalize(torch.eye(3)[labels] + 0.1 * torch.randn(60, 3, generator=generator), dim=1), labels
 
 
-def test_kmeans_finds_the_bundles():
-    points, labels = three_bundles()
+def test_kmeans_finds_separate_groups():
+    points, labels = three_groups()
     clusters = spherical_kmeans(points, 3, seed=1)
     assert cluster_purity(clusters.assignments, labels).tolist() == [1.0, 1.0, 1.0]
     torch.testing.assert_close(clusters.centroids.norm(dim=1), torch.ones(3))
     assert torch.equal((points @ clusters.centroids.T).argmax(1), clusters.assignments)
 
 
-def test_the_seed_alone_decides():
-    points, _ = three_bundles()
+def test_the_result_depends_only_on_the_seed():
+    points, _ = three_groups()
     once, again = (spherical_kmeans(points, 7, seed=3) for _ in range(2))
     assert torch.equal(once.assignments, again.assignments)
     assert torch.equal(once.centroids, again.centroids)
 
 
 def test_clusters_within_labels_are_pure():
-    points, _ = three_bundles()
+    points, _ = three_groups()
     labels = torch.arange(60) % 2
     clusters = kmeans_within(points, labels, 5, seed=0)
     assert cluster_purity(clusters.assignments, labels).tolist() == [1.0] * 5
@@ -39,14 +39,14 @@ def test_clusters_within_labels_are_pure():
     assert torch.equal(clusters.assignments[labels == 1], alone.assignments + 3)
 
 
-def test_no_cluster_is_empty_even_where_points_repeat():
+def test_no_cluster_is_empty_with_repeated_points():
     points = torch.eye(4)[torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])]
     clusters = spherical_kmeans(points, 6, seed=0)
     assert torch.bincount(clusters.assignments, minlength=6).min() >= 1
 
 
-def test_more_clusters_than_points_are_refused():
-    with pytest.raises(ValueError, match="between 1 and the 4 points, received 5"):
+def test_more_clusters_than_points_are_rejected():
+    with pytest.raises(ValueError, match="between 1 and the number of points 4, received 5"):
         spherical_kmeans(torch.eye(4), 5, seed=0)
 
 

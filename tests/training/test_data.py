@@ -1,4 +1,4 @@
-"""Speakers, faces, labels, pairs: what goes into the training, and what is refused."""
+"""Training data: speakers, faces, labels and their assignment."""
 
 import dataclasses
 from pathlib import Path
@@ -25,26 +25,26 @@ def voices_folder(folder: Path, per_sex: int = 6) -> Path:
     return folder
 
 
-def test_face_z_depends_on_the_seed_alone():
+def test_face_z_depends_only_on_the_seed():
     together, alone = face_z([0, 7, 3]), face_z([7])
     assert together.shape == (3, 512)
     assert torch.equal(together[1], alone[0])
     assert not torch.equal(together[0], together[2])
 
 
-def test_a_folder_without_speakers_csv_is_refused(tmp_path: Path):
-    with pytest.raises(TrainingDataError, match=r"must hold speakers\.csv"):
+def test_a_folder_without_speakers_csv_is_rejected(tmp_path: Path):
+    with pytest.raises(TrainingDataError, match=r"must contain speakers\.csv"):
         read_speakers(tmp_path)
 
 
-def test_speakers_are_checked(tmp_path: Path):
+def test_an_invalid_speakers_csv_is_rejected(tmp_path: Path):
     folder = voices_folder(tmp_path)
     table = folder / "speakers.csv"
     good = table.read_text()
     for text, message in [
         (good.replace("speaker,sex", "speaker,gender"), "columns file,speaker,sex"),
         (good.replace("0.flac,0,F", "0.flac,0,X"), "sex must be F or M, got 'X'"),
-        (good.replace("0.flac,0,F", "none.flac,0,F"), r"names none\.flac"),
+        (good.replace("0.flac,0,F", "none.flac,0,F"), r"lists none\.flac"),
         (good.replace("0.flac,0,F", "0.flac,1,F"), "each speaker once"),
     ]:
         table.write_text(text)
@@ -52,7 +52,7 @@ def test_speakers_are_checked(tmp_path: Path):
             read_speakers(folder)
 
 
-def test_the_same_speakers_are_held_out_every_time(tmp_path: Path):
+def test_the_same_speakers_are_always_held_out(tmp_path: Path):
     speakers = read_speakers(voices_folder(tmp_path))
     training, held = hold_out(speakers, 2)
     assert hold_out(list(speakers), 2) == (training, held)
@@ -66,7 +66,7 @@ def grey_of(z: np.ndarray) -> np.ndarray:
     return np.tile(z[:, :1, None, None].clip(-1, 1), (1, 3, 8, 8))
 
 
-def test_a_cache_of_faces_goes_on_where_it_stopped(tmp_path: Path):
+def test_an_interrupted_face_cache_is_resumed(tmp_path: Path):
     def interrupted(steps: range):
         yield from list(steps)[:2]
 
@@ -82,7 +82,7 @@ def test_a_cache_of_faces_goes_on_where_it_stopped(tmp_path: Path):
     assert int(one.images[5, 0, 0, 0]) == int(expected)
 
 
-def test_faces_of_another_generator_are_refused(tmp_path: Path):
+def test_faces_of_another_generator_are_rejected(tmp_path: Path):
     FaceCache(tmp_path, 8, "one head").draw(grey_of, 4, list)
     with pytest.raises(TrainingDataError, match="must come from another head"):
         FaceCache(tmp_path, 8, "another head")
@@ -96,13 +96,13 @@ def test_pooling_averages_blocks():
 
 
 class ByBrightness:
-    """Dark is a man of 40, light a woman of 30, black is no face, white a child."""
+    """A label model: dark images are men, light ones women of 30 years; black is no face, white a child."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
 
     def predict(self, image: np.ndarray) -> list[dict[str, dict[str, object]]]:
-        self.asked += 1
+        self.calls += 1
         light = int(image.mean())
         if light == 0:
             return []
@@ -110,7 +110,7 @@ class ByBrightness:
         return [{"gender": sex, "age": {"value": 8 if light == 255 else 30, "confidence": 50}}]
 
 
-def test_labels_keep_confident_adults_balanced_by_sex(tmp_path: Path):
+def test_confident_adults_are_selected_balanced_by_sex(tmp_path: Path):
     images = np.stack([np.full((4, 4, 3), light, np.uint8) for light in (0, 50, 200, 255, 60, 70, 210)])
     model = ByBrightness()
     labels = label_faces(images, tmp_path / "labels.npz", list, lambda: model)
@@ -120,20 +120,20 @@ def test_labels_keep_confident_adults_balanced_by_sex(tmp_path: Path):
     one = dataclasses.replace(options, least_faces_per_sex=1)
     assert labels.adults(one, 4).tolist() == [1, 2]
     again = label_faces(images, tmp_path / "labels.npz", list, lambda: model)
-    assert model.asked == len(images)
+    assert model.calls == len(images)
     assert np.array_equal(again.age, labels.age)
     with pytest.raises(TrainingDataError, match="2 women and 3 men of 7 faces: draw more"):
         labels.adults(dataclasses.replace(options, least_faces_per_sex=3), 7)
 
 
-def test_unsure_labels_are_left_out():
+def test_uncertain_labels_are_excluded():
     labels = FaceLabels(
         np.array([0, 1, 0], np.int8), np.array([99, 99, 60], np.int16), np.array([30, 30, 30], np.int16)
     )
     assert labels.adults(dataclasses.replace(FaceOptions(), least_faces_per_sex=1), 3).tolist() == [0, 1]
 
 
-def test_pairs_are_of_the_speakers_sex_and_alike():
+def test_assigned_faces_have_the_same_sex_and_are_similar():
     generator = torch.Generator().manual_seed(0)
     face_sex = torch.arange(40) % 2
     looks = torch.randn(40, 6, generator=generator)
@@ -146,7 +146,7 @@ def test_pairs_are_of_the_speakers_sex_and_alike():
     assert together > (unit[face_sex == 0] @ unit[face_sex == 0].T).mean() + 0.1
 
 
-def test_looks_forget_the_direction_that_predicts_a_value():
+def test_the_direction_that_predicts_a_value_is_removed():
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(500, 8, generator=generator)
     blind = without_direction(points, points[:, 2] * 30 + 100)
@@ -154,7 +154,7 @@ def test_looks_forget_the_direction_that_predicts_a_value():
     assert float(torch.corrcoef(torch.stack([blind[:, 5], points[:, 5]]))[0, 1]) > 0.9
 
 
-def test_identities_are_dealt_alike_to_alike():
+def test_similar_voices_get_similar_identities():
     generator = torch.Generator().manual_seed(0)
     sex = torch.arange(60) % 2
     place = torch.rand(60, 2, generator=generator) * torch.tensor([4.0, 1.0])
@@ -162,11 +162,11 @@ def test_identities_are_dealt_alike_to_alike():
     shuffled = torch.cat([torch.randperm(30, generator=generator) * 2 + s for s in (0, 1)])[
         torch.stack([torch.arange(30), torch.arange(30, 60)], 1).flatten()
     ]
-    dealt = match_alike(place @ hidden, place[shuffled], sex)
-    assert sorted(dealt.tolist()) == list(range(60))
-    assert torch.equal(sex[dealt], sex)
-    # Either direction may be mirrored, so that likeness is what counts, not the place itself.
-    mine, theirs = place, place[shuffled][dealt]
+    assigned = match_alike(place @ hidden, place[shuffled], sex)
+    assert sorted(assigned.tolist()) == list(range(60))
+    assert torch.equal(sex[assigned], sex)
+    # Either component may be mirrored, so compare distances, not coordinates.
+    mine, theirs = place, place[shuffled][assigned]
     for each in (0, 1):
         apart = torch.stack([torch.cdist(p[sex == each], p[sex == each]).flatten() for p in (mine, theirs)])
         assert float(torch.corrcoef(apart)[0, 1]) > 0.6

@@ -1,4 +1,4 @@
-"""A tiny training on synthetic voices and faces: it learns, and a resumed one ends in the same weights."""
+"""A small training on synthetic voices and faces."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cmpc2 import CMPC, ResNetConfig
-from voicestyle.training.assets import embed_faces, embed_voices, measure, on_the_right_side
+from voicestyle.training.assets import consistent_faces, embed_faces, embed_voices, measure
 from voicestyle.training.batches import BatchMaker, TrainingSet
 from voicestyle.training.clusters import spherical_kmeans
 from voicestyle.training.errors import TrainingDataError
@@ -32,7 +32,7 @@ SEX = torch.arange(16) % 2
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Networks this small lose time to threads."""
+    """Several threads would slow such small networks down."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -40,7 +40,7 @@ def _one_thread():
 
 
 def data() -> TrainingSet:
-    """Men's voices beat slowly and women's fast; men's faces are broad, women's narrow."""
+    """Synthetic data: men's voices vary slowly and women's fast, men's faces are wide and women's narrow."""
     generator = torch.Generator().manual_seed(0)
     time = torch.arange(80)
     mels: list[list[torch.Tensor]] = []
@@ -60,7 +60,7 @@ def trainer(options: TrainOptions = OPTIONS) -> Trainer:
     return Trainer(CMPC(TINY, TINY), BatchMaker(data(), options))
 
 
-def test_training_lowers_the_loss_and_tells_the_sexes_apart():
+def test_training_lowers_the_loss_and_separates_the_sexes():
     learner = trainer(dataclasses.replace(OPTIONS, epochs=40))
     losses: list[dict[str, float]] = []
     learner.run(lambda _, parts: losses.append(parts))
@@ -73,7 +73,7 @@ def test_training_lowers_the_loss_and_tells_the_sexes_apart():
     assert faces.shape == voices.shape == (16, 16)
 
 
-def test_the_measured_figures_of_a_perfect_bank():
+def test_metrics_of_a_perfect_bank():
     faces = torch.eye(8)[torch.arange(8).repeat_interleave(5)]
     face_sex = torch.arange(8).repeat_interleave(5) % 2
     clusters = spherical_kmeans(faces, 8, seed=0)
@@ -87,12 +87,12 @@ def test_the_measured_figures_of_a_perfect_bank():
     assert measure(voices, 1 - voice_sex, faces, face_sex, clusters)["sex_of_nearest"] == 0
 
 
-def test_faces_on_the_other_side_are_left_out():
+def test_faces_inconsistent_with_their_label_are_excluded():
     faces = torch.eye(2)[torch.tensor([0, 0, 0, 1, 1, 1, 1])]
-    assert on_the_right_side(faces, torch.tensor([0, 0, 0, 1, 1, 1, 0])).tolist() == [0, 1, 2, 3, 4, 5]
+    assert consistent_faces(faces, torch.tensor([0, 0, 0, 1, 1, 1, 0])).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_resumed_training_ends_in_the_same_weights(tmp_path: Path):
+def test_a_resumed_training_gives_the_same_weights(tmp_path: Path):
     whole = trainer()
     whole.run(lambda *_: None)
 
@@ -114,7 +114,7 @@ def test_a_resumed_training_ends_in_the_same_weights(tmp_path: Path):
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
 
-def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path):
+def test_a_checkpoint_of_other_options_is_rejected(tmp_path: Path):
     checkpoint = tmp_path / "checkpoint.pt"
     trainer().save(checkpoint)
     other = trainer(dataclasses.replace(OPTIONS, temperature=0.4))
@@ -126,6 +126,6 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path):
     "wrong",
     [{"epochs": 0}, {"speakers_per_batch": 5}, {"crop_frames": (5, 3)}, {"face_sizes": (64, 32)}, {"temperature": 0}],
 )
-def test_options_check_themselves(wrong: dict[str, object]):
+def test_invalid_options_are_rejected(wrong: dict[str, object]):
     with pytest.raises(ValueError, match=next(iter(wrong))[:11]):
         dataclasses.replace(OPTIONS, **wrong)

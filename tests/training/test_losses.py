@@ -1,4 +1,4 @@
-"""The contrasts against plain twins in float64, value and gradient."""
+"""Values and gradients of the losses against plain loops in float64."""
 
 import math
 
@@ -24,7 +24,7 @@ def plain_direction(anchors, others, same, temperature):
     return total / len(anchors)
 
 
-def test_cross_modal_contrast_equals_its_plain_twin():
+def test_cross_modal_contrast_equals_the_reference():
     voices, faces = embeddings(6, 0), embeddings(6, 1)
     ids = torch.tensor([0, 1, 2, 0, 1, 2])
     same = ids[:, None] == ids
@@ -37,7 +37,7 @@ def test_cross_modal_contrast_equals_its_plain_twin():
         torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
 
 
-def test_contrast_within_equals_its_plain_twin():
+def test_contrast_within_equals_the_reference():
     voices = embeddings(6, 4)
     ids = torch.tensor([0, 1, 2, 0, 1, 2])
     total = voices.new_zeros(())
@@ -50,15 +50,15 @@ def test_contrast_within_equals_its_plain_twin():
     torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
 
 
-def test_positives_of_one_sex_may_stay_apart():
-    # Two women on different axes, two men on two others: no loss beyond that of a perfect split.
+def test_positives_need_not_be_similar():
+    # Two women on different axes and two men on two others have no loss.
     points = torch.eye(4, dtype=torch.float64)
     sex = torch.tensor([0, 0, 1, 1])
     spread = cross_modal_contrast(points, points, sex[:, None] == sex, 0.05)
     assert spread < 1e-8
 
 
-def test_prototype_contrast_equals_its_plain_twin():
+def test_prototype_contrast_equals_the_reference():
     voices, prototypes = embeddings(4, 2), embeddings(3, 3)
     assignments = torch.tensor([0, 2, 1, 2])
     plain = torch.stack(

@@ -1,1 +1,1 @@
-"""What the demo bundle's faces are worth: sex agreement and skin luminance; never imported by the pipeline."""
+"""Evaluation of the demo bundle: sex agreement and skin luminance. The pipeline never imports it."""

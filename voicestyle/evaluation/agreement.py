@@ -1,5 +1,6 @@
-"""Figures over the judged faces."""
+"""Agreement of the sex of speakers with the judged sex of their faces."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,23 +9,21 @@ SEXES: tuple[str, ...] = ("F", "M")
 
 @dataclass(frozen=True)
 class Agreement:
-    """table[speaker][face]: how many speakers of a sex got a face that was judged to be of a sex."""
+    """table[speaker's sex][face's judged sex]: number of speakers."""
 
     table: dict[str, dict[str, int]]
 
     @classmethod
     def of(cls, speakers: Sequence[str], faces: Sequence[str]) -> "Agreement":
-        """Count two equally long lists of F and M."""
+        """Count two equally long, non-empty lists of F and M. Raises ValueError otherwise."""
         if len(speakers) != len(faces) or not speakers:
             raise ValueError(f"every speaker must have one face, received {len(speakers)} and {len(faces)}")
-        table: dict[str, dict[str, int]] = {sex: dict.fromkeys(SEXES, 0) for sex in SEXES}
-        for speaker, face in zip(speakers, faces, strict=True):
-            table[speaker][face] += 1
-        return cls(table)
+        pairs = Counter(zip(speakers, faces, strict=True))
+        return cls({speaker: {face: pairs[speaker, face] for face in SEXES} for speaker in SEXES})
 
     @property
     def share(self) -> float:
-        """Faces judged to be of their speaker's sex, 0 to 1."""
+        """Share of faces judged to be of their speaker's sex, 0 to 1."""
         agreed = sum(self.table[sex][sex] for sex in SEXES)
         return agreed / sum(sum(row.values()) for row in self.table.values())
 

@@ -1,4 +1,4 @@
-"""The evaluation of a demo bundle on its held-out speakers: agreement in sex, change of skin luminance, spread."""
+"""Evaluation of a demo bundle on its held-out speakers: sex agreement, change of skin luminance, diversity."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -21,8 +21,12 @@ _FIGURE_PAIRS = 8
 
 @dataclass(frozen=True)
 class DemoEvaluation:
-    """bundle and assets: what is evaluated. voices, judge: folders. output: where PNGs and report.json go.
-    figure: a JPEG of first and last faces of eight speakers, or None."""
+    """Paths and options of one evaluation.
+
+    bundle, assets: the bundle, and the folder of its encoders.json. voices: folder of recordings. judge: folder of
+    `install_judge`. output: folder for the PNGs and report.json. figure: JPEG to write with the first and last faces of
+    eight speakers. steps: optimisation steps; None takes the bundle's default.
+    """
 
     bundle: Path
     assets: Path
@@ -34,9 +38,9 @@ class DemoEvaluation:
     seed: int = 0
 
     def run(self, progress: Callable[[range], Iterable[int]]) -> dict[str, Any]:
-        """Generate, judge and measure; writes and returns the report.
+        """Generate, judge and measure the faces; write and return the report.
 
-        Raises FileNotFoundError for a missing recording and JudgeError for a judge that does not work.
+        Raises FileNotFoundError for a missing recording, JudgeError when the judge fails.
         """
         speakers = held_out_speakers(self.assets, self.voices)
         pipeline = Pipeline.load(self.bundle)
@@ -87,7 +91,7 @@ class DemoEvaluation:
         ]
         return {
             "speakers": len(speakers),
-            "steps": pairs[0].last.steps,
+            "steps": pairs[0].last.settings.steps,
             "agreement": round(last.share, 4),
             "confusion": last.table,
             "agreement_of_first_faces": round(first.share, 4),
@@ -109,7 +113,7 @@ class DemoEvaluation:
 
 
 def _of_both_sexes(speakers: list[HeldOutSpeaker], pairs: list[FacePair]) -> list[FacePair]:
-    """Four women, then four men, in the order of the list."""
+    """The first four women's and the first four men's pairs."""
     chosen: list[FacePair] = []
     for sex in ("F", "M"):
         of_sex = [pair for speaker, pair in zip(speakers, pairs, strict=True) if speaker.sex == sex]

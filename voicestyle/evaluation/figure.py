@@ -1,4 +1,4 @@
-"""First and last faces side by side, as one small JPEG for the documentation."""
+"""A JPEG of first and last faces, for the documentation."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from voicestyle.evaluation.generate import FacePair
 
 
 def write_figure(path: Path, pairs: Sequence[FacePair], *, columns: int = 4, edge: int = 160) -> None:
-    """A sheet of pairs, each with the first face on the left and the last on the right, `edge` pixels a face."""
+    """Write a grid of pairs, each with the first face on the left and the last on the right, `edge` pixels per face."""
     gap = edge // 10
     rows = -(-len(pairs) // columns)
     sheet = Image.new("RGB", (columns * (2 * edge + gap) - gap, rows * (edge + gap) - gap), "white")

@@ -1,4 +1,4 @@
-"""The speakers that the demo encoders never heard: listed in encoders.json by the training that held them out."""
+"""The speakers that were held out of the training of the demo encoders, as listed in encoders.json."""
 
 import json
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ class HeldOutSpeaker:
 
 
 def held_out_speakers(assets: Path, voices: Path) -> list[HeldOutSpeaker]:
-    """The held-out speakers of `assets`/encoders.json. Raises FileNotFoundError where `voices` lacks one of them."""
+    """Read the held-out speakers of `assets`/encoders.json. Raises FileNotFoundError if `voices` lacks a recording."""
     card = json.loads((assets / "encoders.json").read_text(encoding="utf-8"))
     speakers = [HeldOutSpeaker(**row) for row in card["held_out"]]
     for speaker in speakers:
         if not (voices / speaker.file).is_file():
             raise FileNotFoundError(
-                f"the folder of voices must hold the held-out recording {speaker.file}; {voices} does not"
+                f"the folder of voices must contain the held-out recording {speaker.file}; {voices} does not"
             )
     return speakers

@@ -1,16 +1,21 @@
-"""The second opinion on a face's sex: a Node program that prints name, sex, probability and age for each PNG.
+"""An independent estimate of a face's sex and age, by the network of the npm package `@vladmandic/face-api`.
 
-It is the age and sex net of the npm package @vladmandic/face-api, which no training pair was made with.
+The network took no part in the training: it neither labelled nor chose a training face. `scripts/face_judge` holds the
+Node program and its pinned packages.
 """
 
+import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+PROGRAM = "judge.mjs"
+
 
 class JudgeError(RuntimeError):
-    """The judge is not installed, or did not judge every face; the message ends with what it printed."""
+    """The judge could not be installed, or did not judge every face; the message ends with its output."""
 
 
 @dataclass(frozen=True)
@@ -22,31 +27,40 @@ class Judgement:
     age: float
 
 
-def judge_faces(folder: Path, faces: Sequence[Path]) -> list[Judgement]:
-    """The judgements of PNG files, in their order, by the judge installed (`npm install`) in `folder`.
+def install_judge(source: Path, folder: Path) -> None:
+    """Copy the judge from `source` to `folder` and let npm install its packages there, where they are missing.
 
-    File names must differ. Raises JudgeError.
+    Raises JudgeError without npm or when the installation fails.
     """
-    if not (folder / "judge.cjs").is_file() or not (folder / "node_modules").is_dir():
-        raise JudgeError(
-            f"the judge's folder must hold judge.cjs and, after npm install, node_modules; {folder} does not"
-        )
-    command = ["node", "judge.cjs", *(str(face.resolve()) for face in faces)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise JudgeError(f"the judge failed: {done.stderr.strip()[-400:]}")
-    judged = parse_judgements(done.stdout)
-    missing = [face.name for face in faces if face.name not in judged]
-    if missing:
-        raise JudgeError(f"the judge must judge every face; it left out {', '.join(missing[:5])}")
-    return [judged[face.name] for face in faces]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (PROGRAM, "package.json"):
+        shutil.copy(source / name, folder / name)
+    _run(folder, "npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund")
 
 
-def parse_judgements(text: str) -> dict[str, Judgement]:
-    """By file name, from lines such as `face.png female 0.987 31.4`; other lines are passed over."""
-    judged: dict[str, Judgement] = {}
-    for line in text.splitlines():
-        words = line.rsplit(maxsplit=3)
-        if len(words) == 4 and words[1] in ("female", "male"):
-            judged[words[0]] = Judgement(words[1][0].upper(), float(words[2]), float(words[3]))
+def judge_faces(folder: Path, faces: Sequence[Path]) -> list[Judgement]:
+    """Judge PNG files of aligned faces with the judge installed in `folder`; judgements in the order of `faces`.
+
+    Raises JudgeError when the judge fails or its output does not have one judgement per face.
+    """
+    output = _run(folder, "node", PROGRAM, *(str(face.resolve()) for face in faces))
+    try:
+        judged = [
+            Judgement(str(row["sex"]), round(float(row["probability"]), 3), round(float(row["age"]), 1))
+            for row in json.loads(output)
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise JudgeError(f"the judge must print a JSON array of judgements; got {output[-400:]!r}") from error
+    if len(judged) != len(faces):
+        raise JudgeError(f"the judge must judge all {len(faces)} faces; got {len(judged)} judgements")
     return judged
+
+
+def _run(folder: Path, *command: str) -> str:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise JudgeError(f"the judge needs {command[0]} (Node.js) on PATH") from error
+    if done.returncode:
+        raise JudgeError(f"{command[0]} {command[1]} failed in {folder}: {(done.stderr or done.stdout).strip()[-400:]}")
+    return done.stdout

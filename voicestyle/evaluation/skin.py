@@ -1,11 +1,11 @@
-"""How light the skin of a face is, without looking for the face: generated faces are aligned."""
+"""Luminance of the skin in an aligned face. Generated faces are aligned, so no face detection is needed."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
-# Cheeks and nose of an FFHQ-aligned face, without mouth and brows: rows and columns as shares of the edge.
+# Cheeks and nose of an FFHQ-aligned face, without mouth and eyebrows: rows and columns as shares of the edge.
 ROWS = (0.50, 0.66)
 COLUMNS = (0.33, 0.67)
 

@@ -1,4 +1,4 @@
-"""Image generators: latent w to face. Each scripts, and takes gradients through w and its noise maps."""
+"""Image generators: latent w to face. They are scriptable and differentiable in w and their noise maps."""
 
 from voicestyle.generators.latents import face_z, latent_std, map_seeds
 from voicestyle.generators.mobilestylegan import MobileStyleGAN, MobileStyleGANConfig

@@ -1,17 +1,17 @@
-"""The inverse Haar transform of an image, as additions and a reshape."""
+"""The Haar transform of an image and its inverse, computed with additions and reshapes."""
 
 import torch
 from torch import Tensor
 
 
 def inverse_haar(subbands: Tensor) -> Tensor:
-    """Put four subbands together into an image of twice the height and width.
+    """Combine four subbands into an image of twice the height and width.
 
-    subbands: [N, 4·C, H, W], the C low-pass channels first, then the vertical details (top minus bottom),
-    the horizontal ones (left minus right), the diagonal ones. Returns [N, C, 2·H, 2·W].
+    subbands: [N, 4·C, H, W], the C low-pass channels first, then the vertical details (top minus bottom), the
+    horizontal (left minus right) and the diagonal details. Returns [N, C, 2·H, 2·W].
 
-    The gain is twice that of the orthonormal transform: the low-pass band alone passes through unchanged,
-    each pixel repeated four times. Whoever makes the subbands holds the factor ½ in its weights.
+    The gain is twice that of the orthonormal transform, so the low-pass band alone gives its pixels, each repeated four
+    times. The weights of the layer that produces the subbands include the factor ½.
     """
     low, vertical, horizontal, diagonal = subbands.permute(0, 2, 3, 1).chunk(4, dim=3)
     top, bottom = low + vertical, low - vertical
@@ -23,7 +23,7 @@ def inverse_haar(subbands: Tensor) -> Tensor:
 
 
 def haar(image: Tensor) -> Tensor:
-    """Undo `inverse_haar`: [N, C, 2·H, 2·W] to [N, 4·C, H, W]; the low-pass band is the average-pooled image."""
+    """Invert `inverse_haar`: [N, C, 2·H, 2·W] to [N, 4·C, H, W]. The low-pass band is the average-pooled image."""
     even, odd = image[:, :, 0::2], image[:, :, 1::2]
     a, b, c, d = even[..., 0::2], even[..., 1::2], odd[..., 0::2], odd[..., 1::2]
     return torch.cat((a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d), dim=1) / 4

@@ -1,4 +1,4 @@
-"""Latents that any machine draws the same: each from its own seed."""
+"""Random latents z, each determined by its own seed and equal on all machines, and the mapping of z to w."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -6,11 +6,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 LATENT_DIM = 512
-MEAN_SAMPLES = 10_000  # latents behind latent_std, as published
-FIRST_MEAN_SEED = 2**31  # away from the seeds of latent banks
+MAPPING_LAYERS = 8
+SLOPE = 0.2  # of the leaky ReLUs of all generators
+MEAN_SAMPLES = 10_000  # number of latents in latent_std, as published
+FIRST_MEAN_SEED = 2**31  # larger than the seeds of latent banks
 MAP_BATCH = 1000
 
 
@@ -18,15 +20,31 @@ class Mapper(Protocol):
     """A generator's mapping network."""
 
     def map(self, z: Tensor) -> Tensor:
-        """z [N, 512], standard normal, to w [N, 512]."""
+        """Map z [N, 512], standard normal, to w [N, 512]."""
         ...
 
 
-def face_z(seeds: Iterable[int]) -> Tensor:
-    """The latents z [N, 512], float32, standard normal; row i depends on seed i alone.
+class MappingNetwork(nn.Module):
+    """z to w: normalise z, then eight linear layers, whose weights include the gain √2 of the activations."""
 
-    Seeds are in 0 … 2³² − 1; another raises ValueError. numpy's Philox generator is specified bit by bit, and the
-    normal variates are made in float64 and rounded, so machines agree.
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(LATENT_DIM, LATENT_DIM) for _ in range(MAPPING_LAYERS))
+        self.activation = nn.LeakyReLU(SLOPE)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z, w: [N, 512]."""
+        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+        for layer in self.layers:
+            x = self.activation(layer(x))
+        return x
+
+
+def face_z(seeds: Iterable[int]) -> Tensor:
+    """Draw latents z [N, 512], float32, standard normal. Row i depends only on seed i.
+
+    Raises ValueError for a seed outside 0 … 2³² − 1. numpy's Philox generator is specified exactly, and the normal
+    variates are computed in float64 and rounded, so the result is the same on all machines.
     """
     rows = [np.random.Generator(np.random.Philox(_checked(seed))).standard_normal(LATENT_DIM) for seed in seeds]
     return torch.from_numpy(np.array(rows, dtype=np.float32).reshape(-1, LATENT_DIM))
@@ -34,12 +52,12 @@ def face_z(seeds: Iterable[int]) -> Tensor:
 
 def _checked(seed: int) -> int:
     if not 0 <= int(seed) < 2**32:
-        raise ValueError(f"a face's seed must be in 0 … 2³² − 1, got {seed}")
+        raise ValueError(f"the seed of a face must be in 0 … 2³² − 1, got {seed}")
     return int(seed)
 
 
 def map_seeds(generator: Mapper, seeds: NDArray[np.uint32]) -> Tensor:
-    """The latents w [N, 512] of seeds [N]."""
+    """Draw z for seeds [N] and map it to w [N, 512]."""
     with torch.inference_mode():
         parts = [
             generator.map(face_z(seeds[start : start + MAP_BATCH].tolist()))
@@ -49,6 +67,6 @@ def map_seeds(generator: Mapper, seeds: NDArray[np.uint32]) -> Tensor:
 
 
 def latent_std(generator: Mapper) -> float:
-    """sqrt(Σ(w − mean)² / 10,000) over 10,000 latents and all of their components: the unit of the noise on w."""
+    """sqrt(Σ(w − mean)² / 10,000), summed over 10,000 latents and all components: the unit of the noise added to w."""
     w = map_seeds(generator, np.arange(FIRST_MEAN_SEED, FIRST_MEAN_SEED + MEAN_SAMPLES, dtype=np.uint32))
     return float((w - w.mean(dim=0)).square().sum().div(MEAN_SAMPLES).sqrt())

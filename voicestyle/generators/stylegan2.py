@@ -1,11 +1,11 @@
 """StyleGAN2, config F (arXiv 1912.04958), whose latents and noise maps are the variables of the optimisation.
 
-A modulated convolution scales the weights of each item by its style. Here the input is scaled by the style
-instead, one ordinary convolution runs for the whole batch, and the output is scaled by the demodulation factor
-1 / sqrt(Σ (weight · style)²), which is a matrix product of squared styles with precomputed sums of squared weights.
-So no convolution is grouped, and no gradient passes through big weights, which are frozen.
+A modulated convolution scales the weights of each item by its style. This implementation scales the input by the style
+instead, runs one ordinary convolution for the whole batch, and scales the output by the demodulation factor
+1 / sqrt(Σ (weight · style)²), a matrix product of squared styles with precomputed sums of squared weights. Therefore
+no convolution is grouped by item, and no gradients of large weight tensors are computed.
 
-The activation's gain √2 is part of the weights: a leaky ReLU commutes with positive factors.
+The weights include the activation's gain √2, because a leaky ReLU commutes with positive factors.
 """
 
 from dataclasses import dataclass
@@ -16,19 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LATENT_DIM = 512
-MAPPING_LAYERS = 8
+from voicestyle.generators.latents import LATENT_DIM, SLOPE, MappingNetwork
+
 BASE_SIZE = 4  # pixels of the learned input
-SLOPE = 0.2
 BLUR = (1.0, 3.0, 3.0, 1.0)
 
 SIZES = (64, 128, 256, 512, 1024)
-OPTIMISE_SIZE = 256  # what the face encoder sees of a larger image
+OPTIMISE_SIZE = 256  # larger images are pooled to this size for the face encoder
 
 
 @dataclass(frozen=True)
 class StyleGAN2Config:
-    """size: pixels of the image. channel_multiplier: 2 for config F, 1 for its half. max_width: most channels."""
+    """size: of the image in pixels. channel_multiplier: 2 for config F, or 1. max_width: maximum number of channels."""
 
     size: int = 256
     channel_multiplier: int = 2
@@ -50,34 +49,18 @@ class StyleGAN2Config:
 
     @property
     def latents(self) -> int:
-        """Rows of w+: one for each convolution and one for the last image layer."""
+        """Number of rows of w+: one per convolution and one for the last image layer."""
         return 2 * len(self.widths)
 
 
 def blur_kernel() -> Tensor:
-    """The filter [4, 4] of every upsampling. It sums to 4, for three of four inputs are zeros."""
+    """The filter [4, 4] of each upsampling. It sums to 4, because three of four inputs are zero."""
     taps = torch.tensor(BLUR)
     return torch.outer(taps, taps) * (4 / taps.sum() ** 2)
 
 
-class MappingNetwork(nn.Module):
-    """z to w: normalise z, then eight linear layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(LATENT_DIM, LATENT_DIM) for _ in range(MAPPING_LAYERS))
-        self.activation = nn.LeakyReLU(SLOPE)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z, w: [N, 512]."""
-        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
-        for layer in self.layers:
-            x = self.activation(layer(x))
-        return x
-
-
 class ModulatedConv(nn.Module):
-    """Convolution 3×3 modulated by w, noise, bias, activation; twice the size where it upsamples."""
+    """3×3 convolution modulated by w, noise, bias and activation; optionally with upsampling to twice the size."""
 
     weight: Tensor
     squares: Tensor
@@ -91,7 +74,7 @@ class ModulatedConv(nn.Module):
         self.style = nn.Linear(LATENT_DIM, in_channels)
         shape = (in_channels, out_channels) if upsample else (out_channels, in_channels)
         self.register_buffer("weight", torch.zeros(*shape, 3, 3))
-        self.register_buffer("squares", torch.zeros(in_channels, out_channels))  # Σ weight² / 2, with the gain
+        self.register_buffer("squares", torch.zeros(in_channels, out_channels))  # Σ weight² / 2; 2 is the squared gain
         self.register_buffer("noise_weight", torch.zeros(()))
         self.register_buffer("bias", torch.zeros(out_channels, 1, 1))
         self.register_buffer("blur", blur_kernel().repeat(out_channels if upsample else 0, 1, 1, 1))
@@ -115,7 +98,7 @@ class ModulatedConv(nn.Module):
 class ToImage(nn.Module):
     """Features to RGB: a 1×1 convolution modulated by w, without demodulation.
 
-    With three outputs it is cheaper to scale the weights of each item than its features.
+    With only three output channels, scaling the weights of each item is cheaper than scaling its features.
     """
 
     weight: Tensor
@@ -135,7 +118,7 @@ class ToImage(nn.Module):
 
 
 class Block(nn.Module):
-    """Twice the size: two modulated convolutions, and what they add to the image."""
+    """Two modulated convolutions at twice the size, and their contribution to the image."""
 
     blur: Tensor
 
@@ -149,7 +132,10 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, image: Tensor, w_plus: Tensor, noise_up: Tensor, noise: Tensor
     ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-        """x: [N, in_channels, H, W], image: [N, 3, H, W], w_plus: [N, 3, 512], noise maps of 2·H. Both, doubled."""
+        """x: [N, in_channels, H, W], image: [N, 3, H, W], w_plus: [N, 3, 512], noise: [N or 1, 1, 2·H, 2·W].
+
+        Returns features [N, out_channels, 2·H, 2·W] and image [N, 3, 2·H, 2·W].
+        """
         x = self.up(x, w_plus[:, 0], noise_up)
         x = self.conv(x, w_plus[:, 1], noise)
         image = F.conv_transpose2d(image, self.blur.to(image.dtype), stride=2, padding=1, groups=3)
@@ -157,12 +143,12 @@ class Block(nn.Module):
 
 
 class StyleGAN2(nn.Module):
-    """The generator of published bundles, in the form that every generator of this package has.
+    """The generator of published bundles, with the common interface of the generators (docs/bundle.md).
 
-    Latents are w [N, 512], or w+ [N, L, 512] with a row for each layer. Noise maps are a list of [N, 1, R, R], one
-    for each convolution: 4, then two each of 8, 16 … size pixels; N may be 1. `noise_shapes` are their [R, R].
-    `optimise_size` is the size of `forward`, `sizes` are those of `render`, both in pixels. Scriptable; its own
-    parameters take no gradient.
+    Latents are w [N, 512], or w+ [N, L, 512] with one row per layer. Noise maps are a list of [N or 1, 1, R, R], one
+    per convolution: one of 4 pixels, then two each of 8, 16 … size pixels; `noise_shapes` lists their [R, R].
+    `optimise_size` is the image size of `forward`, `sizes` are the image sizes of `render`, in pixels. The parameters
+    do not require gradients.
     """
 
     latent_dim: int
@@ -193,9 +179,9 @@ class StyleGAN2(nn.Module):
         return self.mapping(z)
 
     def forward(self, w: Tensor, noise: List[Tensor]) -> Tensor:  # noqa: UP006
-        """w: [N, 512] or [N, L, 512], noise: maps. Returns the image [N, 3, size, size], about [-1, 1], not clamped.
+        """w: [N, 512] or [N, L, 512]. Returns the image [N, 3, size, size], nominally in [-1, 1], not clamped.
 
-        Raises ValueError for latents or noise maps of another shape (from TorchScript: torch.jit.Error).
+        Raises ValueError for latents or noise maps of another shape (in TorchScript: torch.jit.Error).
         """
         w_plus = self._rows(w)
         self._check_noise(noise)
@@ -208,7 +194,7 @@ class StyleGAN2(nn.Module):
 
     @torch.jit.export
     def render(self, w: Tensor, noise: List[Tensor], size: int) -> Tensor:  # noqa: UP006
-        """As `forward`, average-pooled to [N, 3, size, size]. Raises ValueError also for a size not in `sizes`."""
+        """Like `forward`, average-pooled to [N, 3, size, size]. Also raises ValueError if `size` is not in `sizes`."""
         if size not in self.sizes:
             raise ValueError(f"size must be one of {self.sizes}, got {size}")
         image = self.forward(w, noise)

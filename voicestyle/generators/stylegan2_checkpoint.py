@@ -1,7 +1,8 @@
-"""Published StyleGAN2 checkpoints, `{"g_ema": state_dict, …}`: what must be in them, and their weights as ours.
+"""Check published StyleGAN2 checkpoints, `{"g_ema": state_dict, …}`, and convert their weights.
 
-Files hold weights of equalised learning rate: each is multiplied by a constant 1 / √fan-in (the mapping network's
-also by its own 0.01) wherever it is used. Here that is done once, together with the gains of the activations.
+Published weights are trained with an equalised learning rate: the published code multiplies each by a constant
+1 / √fan-in (in the mapping network also by 0.01) wherever it is used. The conversion multiplies by these constants and
+by the gains of the activations once.
 """
 
 import math
@@ -14,15 +15,8 @@ from torch import Tensor
 
 from cmpc2.checkpoint import check_weights, read_state_dict
 from cmpc2.errors import CheckpointError
-from voicestyle.generators.stylegan2 import (
-    BASE_SIZE,
-    LATENT_DIM,
-    MAPPING_LAYERS,
-    SIZES,
-    StyleGAN2,
-    StyleGAN2Config,
-    blur_kernel,
-)
+from voicestyle.generators.latents import LATENT_DIM, MAPPING_LAYERS
+from voicestyle.generators.stylegan2 import BASE_SIZE, SIZES, StyleGAN2, StyleGAN2Config, blur_kernel
 
 WEIGHTS = "g_ema"
 MAPPING_LR = 0.01
@@ -34,59 +28,56 @@ Shapes = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class StyleGAN2Contents:
-    """What a checkpoint holds: the network, and in which of the known ways its keys differ from the published list.
+    """Content of a checkpoint: the network's configuration and the optional entries.
 
-    noise_buffers: `noises.*` that are there; older files lack some or all. blur_kernels: constants that some files
-    carry. Neither is used: noise maps are variables, and the kernel is part of the architecture.
+    noise_buffers: the `noises.*` in the file; older files lack some or all of them. blur_kernels: constants that some
+    files contain. Neither is used: noise maps are variables, and the kernel is part of the architecture.
     """
 
     config: StyleGAN2Config
     noise_buffers: tuple[str, ...]
-    missing_noise_buffers: tuple[str, ...]
     blur_kernels: tuple[str, ...]
 
     def __str__(self) -> str:
         config = self.config
-        noise = f"{len(self.missing_noise_buffers)} of {config.latents - 1} noise buffers missing"
         return (
-            f"StyleGAN2 of {config.size} pixels, channel multiplier {config.channel_multiplier}; {noise} and "
-            f"{len(self.blur_kernels)} blur kernels present, both of no effect"
+            f"StyleGAN2 of {config.size} pixels, channel multiplier {config.channel_multiplier}; ignored: "
+            f"{len(self.noise_buffers)} of {config.latents - 1} noise buffers, {len(self.blur_kernels)} blur kernels"
         )
 
 
 def read_stylegan2(path: Path, dtype: torch.dtype = torch.float32) -> tuple[StyleGAN2, StyleGAN2Contents]:
-    """A generator with the weights of a file, in eval mode, and what the file held beside them.
+    """Read a generator in eval mode, and describe the content of its file.
 
-    path: `{"g_ema": state_dict, …}`. Size and channel multiplier follow from the shapes. dtype: in which weights are
-    scaled and kept.
+    path: `{"g_ema": state_dict, …}`. Size and channel multiplier are inferred from the shapes. dtype: of the weights
+    and of their conversion.
 
-    Raises CheckpointError for a file that torch cannot read with `weights_only=True`, a network of another size, or
-    weights that are missing, left over, not finite or of another shape; OSError for a path that cannot be opened.
+    Raises CheckpointError for a file that torch cannot read with `weights_only=True`, an unsupported size, and missing,
+    unexpected, misshapen or non-finite weights; OSError for a path that cannot be opened.
     """
     weights = read_state_dict(path, WEIGHTS)
     config = infer_config(path, weights)
     required, noise, kernels = published_shapes(config), noise_shapes(config), kernel_shapes(config)
-    there = [{key: shape for key, shape in optional.items() if key in weights} for optional in (noise, kernels)]
-    rule = f"must hold exactly the weights of a StyleGAN2 of {config.size} pixels"
-    check_weights(path, weights, required | there[0] | there[1], rule)
-    for key in there[1]:
+    present = [{key: shape for key, shape in optional.items() if key in weights} for optional in (noise, kernels)]
+    rule = f"must contain exactly the weights of a StyleGAN2 of {config.size} pixels"
+    check_weights(path, weights, required | present[0] | present[1], rule)
+    for key in present[1]:
         if not torch.allclose(weights[key].double(), blur_kernel().double(), rtol=1e-4):
-            raise CheckpointError(f"{path}: {key} must be the kernel [1, 3, 3, 1], for another makes another network")
+            raise CheckpointError(f"{path}: {key} must be the kernel [1, 3, 3, 1]; other kernels are not supported")
     generator = StyleGAN2(config).to(dtype)
-    generator.load_state_dict(_scaled({key: weights[key].to(dtype) for key in required}, generator), strict=True)
-    missing = tuple(key for key in noise if key not in weights)
-    return generator.eval(), StyleGAN2Contents(config, tuple(there[0]), missing, tuple(there[1]))
+    generator.load_state_dict(_converted({key: weights[key].to(dtype) for key in required}, generator), strict=True)
+    return generator.eval(), StyleGAN2Contents(config, tuple(present[0]), tuple(present[1]))
 
 
 def infer_config(path: Path, weights: Mapping[str, Tensor]) -> StyleGAN2Config:
-    """The network whose weights these are, judged by a few of them. Raises CheckpointError where there is none."""
+    """Infer the network's size from the shapes of a few weights. Raises CheckpointError for an unsupported network."""
     blocks = sum(f"to_rgbs.{i}.conv.weight" in weights for i in range(len(weights)))
     size = BASE_SIZE * 2**blocks
     if size not in SIZES:
-        raise CheckpointError(f"{path} must hold a StyleGAN2 of {SIZES[0]} to {SIZES[-1]} pixels, got one of {size}")
+        raise CheckpointError(f"{path} must contain a StyleGAN2 of {SIZES[0]} to {SIZES[-1]} pixels, got one of {size}")
     first = weights.get("input.input")
     if first is None or first.dim() != 4 or not first.shape[1]:
-        raise CheckpointError(f"{path} must hold the learned input `input.input` [1, C, 4, 4]")
+        raise CheckpointError(f"{path} must contain the learned input `input.input` [1, C, 4, 4]")
     last = weights[f"to_rgbs.{blocks - 1}.conv.weight"]
     width = last.shape[2] if last.dim() == 5 else 0
     published = StyleGAN2Config(size, 2, first.shape[1])
@@ -94,7 +85,7 @@ def infer_config(path: Path, weights: Mapping[str, Tensor]) -> StyleGAN2Config:
 
 
 def published_shapes(config: StyleGAN2Config) -> Shapes:
-    """The names and shapes that a file must have, in its order."""
+    """Names and shapes of the required weights, in the order of published files."""
     widths = config.widths
     shapes: Shapes = {}
     for i in range(1, MAPPING_LAYERS + 1):
@@ -111,13 +102,13 @@ def published_shapes(config: StyleGAN2Config) -> Shapes:
 
 
 def noise_shapes(config: StyleGAN2Config) -> Shapes:
-    """The fixed noise maps that a file may have."""
+    """Names and shapes of the optional noise maps."""
     sizes = [BASE_SIZE * 2 ** ((i + 1) // 2) for i in range(config.latents - 1)]
     return {f"noises.noise_{i}": [1, 1, size, size] for i, size in enumerate(sizes)}
 
 
 def kernel_shapes(config: StyleGAN2Config) -> Shapes:
-    """The blur kernels that a file may have: one for each convolution that upsamples, and each sum of images."""
+    """Names and shapes of the optional blur kernels: one per upsampling convolution and one per upsampled image."""
     blocks = range(len(config.widths) - 1)
     names = [f"convs.{2 * i}.conv.blur.kernel" for i in blocks] + [f"to_rgbs.{i}.upsample.kernel" for i in blocks]
     return {name: [4, 4] for name in names}
@@ -137,8 +128,8 @@ def _image_shapes(name: str, channels: int) -> Shapes:
     return shapes | _modulation_shapes(f"{name}.conv", channels)
 
 
-def _scaled(theirs: State, generator: StyleGAN2) -> State:
-    """Our state_dict: their weights under our names, with all constants multiplied in; our blur kernels."""
+def _converted(theirs: State, generator: StyleGAN2) -> State:
+    """The generator's state_dict: published weights multiplied by all constants, and the generator's blur kernels."""
     ours: State = {key: value for key, value in generator.state_dict().items() if key.split(".")[-1] == "blur"}
     for i in range(MAPPING_LAYERS):
         weight, bias = theirs[f"style.{i + 1}.weight"], theirs[f"style.{i + 1}.bias"]
@@ -178,6 +169,6 @@ def _image(theirs: State, name: str, ours: str) -> State:
 
 
 def _equalised(weight: Tensor) -> Tensor:
-    """A convolution's weight [1, out, in, K, K] as it is used: [out, in, K, K]."""
+    """A convolution's weight [1, out, in, K, K], divided by √fan-in: [out, in, K, K]."""
     fan_in: Sequence[int] = weight.shape[2:]
     return weight[0] / math.sqrt(math.prod(fan_in))

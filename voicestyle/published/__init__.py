@@ -1,4 +1,4 @@
-"""The files that the authors of CMPC, VoiceStyle and StyleGAN2 publish, made into a bundle."""
+"""Build a bundle from the files that the authors of CMPC, VoiceStyle and StyleGAN2 publish."""
 
 from voicestyle.published.bundle import Built, PublishedFiles, PublishedOptions, build_published_bundle
 from voicestyle.published.latents import InvertedLatents, read_latents

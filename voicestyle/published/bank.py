@@ -1,4 +1,4 @@
-"""A published memory and inverted latents, put together: the rows of a bundle's latent bank and its prototypes."""
+"""Combine a published memory and inverted latents into a bundle's latent bank and prototypes."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from voicestyle.published.latents import InvertedLatents
 
 @dataclass(frozen=True)
 class Bank:
-    """What a bundle holds of a memory.
+    """Latent bank and prototypes of one level of a memory.
 
-    Rows are the videos of the CSV that have a latent, in its order. `empty` prototypes have no video in the memory
-    either: they stay, for the published lookup counts them among the nearest. `dropped` ones lost all of their videos
-    for want of latents; counting them would only take images away, so they are left out and the others renumbered.
+    The N rows are the videos of the CSV that have a latent, in its order. `empty` prototypes have no video in the
+    memory; they are kept, because the published lookup counts them among the nearest. `dropped` prototypes have videos,
+    but none with a latent; they are removed and the others renumbered, so that they do not displace usable prototypes.
     """
 
     centroids: NDArray[np.float32]  # [K, E]
@@ -30,14 +30,14 @@ class Bank:
 
 
 def make_bank(memory: Memory, inverted: InvertedLatents) -> Bank:
-    """The bank of a level of a memory. Raises BundleError where no video of the memory has a latent."""
+    """Combine a level of a memory with latents. Raises BundleError if no video of the memory has a latent."""
     rows = inverted.rows_of(memory.videos)
     held = rows >= 0
     if not held.any():
         example = memory.videos[0] if memory.videos else "none"
         raise BundleError(
-            "latents must be of the memory's videos, got none of them: "
-            f"the CSV has {example!r}, the latents have {inverted.videos[0]!r}"
+            "the latents must include videos of the memory, got none of them: "
+            f"the first video of the CSV is {example!r}, that of the latents {inverted.videos[0]!r}"
         )
     members = memory.assignments.numpy()
     count = len(memory.centroids)

@@ -1,4 +1,4 @@
-"""A bundle from published files: all of them are read and held against each other before anything is written."""
+"""Build a bundle from published files. All files are read and cross-checked before anything is written."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -22,13 +22,13 @@ from voicestyle.published.bank import Bank, make_bank
 from voicestyle.published.latents import read_latents
 
 NAME = "published"
-OPTIMISE_SIZE = 256  # the published loop pools larger images to it
+OPTIMISE_SIZE = 256  # the published code pools larger images to this size
 NEAREST_PROTOTYPES = 3
 INSTANCES = 8
 LEARNING_RATE = 0.01
 STEPS = 100
 EMBED_BATCH = 8
-EMBED_SEED = 0  # of the noise maps, the same for all images
+EMBED_SEED = 0  # of the noise maps, which are the same for all images
 
 CARD = (
     "Made from published checkpoints of CMPC and StyleGAN2. A face is a guess about a voice, never a portrait of its "
@@ -45,7 +45,7 @@ Progress = Callable[[range], Iterable[int]]
 
 @dataclass(frozen=True)
 class PublishedFiles:
-    """CMPC checkpoint, prototype memory, its CSV, StyleGAN2 checkpoint, inverted latents."""
+    """Paths of the CMPC checkpoint, the prototype memory, its CSV, the StyleGAN2 checkpoint and the latents."""
 
     cmpc: Path
     memory: Path
@@ -56,10 +56,11 @@ class PublishedFiles:
 
 @dataclass(frozen=True)
 class PublishedOptions:
-    """level: prototypes of the memory's level. encoder_size: pixels that the face encoder was trained for.
+    """Options of the build.
 
-    instance_choice: as in bundle.json; all but `first` generate and embed the image of every latent. encoders: the
-    networks of the checkpoint.
+    level: the memory's level, by its number of prototypes. encoder_size: input size of the face encoder in pixels.
+    instance_choice: as in bundle.json; `nearest` and `weighted` need the face embedding of every latent. device: for
+    these embeddings. encoders: size of both encoders in the checkpoint.
     """
 
     level: int = 1000
@@ -78,7 +79,7 @@ class PublishedOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """A written bundle: its manifest, and what was found on the way."""
+    """A written bundle: its manifest and a summary of its sources."""
 
     manifest: Manifest
     contents: StyleGAN2Contents
@@ -88,9 +89,9 @@ class Built:
         bank = self.bank
         return (
             f"{len(bank.latents)} latents, {len(bank.centroids)} prototypes\n"
-            f"{bank.videos_without_latent} videos have no latent, {bank.latents_without_video} latents no video; "
-            f"{bank.dropped} prototypes left without an image were dropped, "
-            f"{bank.empty} that have no video in the memory are kept\n{self.contents}"
+            f"{bank.videos_without_latent} videos without latent, {bank.latents_without_video} latents without video\n"
+            f"{bank.dropped} prototypes dropped because none of their videos has a latent, "
+            f"{bank.empty} prototypes without videos kept\n{self.contents}"
         )
 
 
@@ -100,14 +101,14 @@ def build_published_bundle(
     options: PublishedOptions = PublishedOptions(),
     progress: Progress = iter,
 ) -> Built:
-    """Write a bundle folder; an older one at the same place is replaced at the end.
+    """Write a bundle folder, replacing an existing one at the end.
 
-    progress: goes over the batches of images to embed, where the choice of instances needs them.
+    progress: wraps the range of batches of images to embed, as `tqdm` does.
 
-    Raises:
+    Raises, before anything is written:
         OSError: a path that cannot be opened.
-        CheckpointError: a file that is not what it should be.
-        BundleError: files that do not fit each other. In all cases nothing is written.
+        CheckpointError: an invalid file.
+        BundleError: files that do not match each other.
     """
     bank = make_bank(read_memory(files.memory, files.csv, options.level), read_latents(files.latents))
     generator, contents = read_stylegan2(files.stylegan)
@@ -163,7 +164,7 @@ def embed_latents(
     options: PublishedOptions,
     progress: Progress = iter,
 ) -> NDArray[np.float32]:
-    """The face embedding [N, E] of each latent's image, all with the same noise maps. Minutes per thousand on a CPU."""
+    """Compute the face embedding [N, E] of each latent's image. All use the same noise maps. Slow on a CPU."""
     source = torch.Generator().manual_seed(EMBED_SEED)
     device = torch.device(options.device)
     noise = [torch.randn(1, 1, *shape, generator=source).to(device) for shape in generator.noise_shapes]
@@ -190,9 +191,9 @@ def _check(files: PublishedFiles, options: PublishedOptions, bank: Bank, generat
             bank.centroids.shape[1] == options.encoders.embedding_dim,
             bank.centroids.shape[1],
         ),
-        f"{files.stylegan}: the generator must make the {options.encoder_size} pixels that the face encoder sees, "
-        f"which are at most {OPTIMISE_SIZE}": (image_size >= options.encoder_size, generator.optimise_size),
-        f"{files.memory}: a level must have {NEAREST_PROTOTYPES} prototypes with latents or more": (
+        f"{files.stylegan}: the generator's images must have at least the face encoder's {options.encoder_size} pixels "
+        f"(at most {OPTIMISE_SIZE})": (image_size >= options.encoder_size, generator.optimise_size),
+        f"{files.memory}: a level must have at least {NEAREST_PROTOTYPES} prototypes with latents": (
             len(bank.centroids) >= NEAREST_PROTOTYPES,
             len(bank.centroids),
         ),
@@ -203,6 +204,6 @@ def _check(files: PublishedFiles, options: PublishedOptions, bank: Bank, generat
 
 
 def _version(digests: dict[str, str], options: PublishedOptions) -> str:
-    """A short hash of what the bundle is made of."""
-    made_of = {**digests, **asdict(options), "device": ""}
-    return hashlib.sha256(repr(sorted(made_of.items())).encode()).hexdigest()[:12]
+    """A short hash of the bundle's sources and options."""
+    sources = {**digests, **asdict(options), "device": ""}
+    return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()[:12]

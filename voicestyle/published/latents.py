@@ -1,10 +1,11 @@
-"""Inverted latents: for each training video a latent w of a face of its identity, made offline.
+"""Read inverted latents: for each training video, the latent w of a face of its identity, found by GAN inversion.
 
-Two forms are read. A `.pt` file is `{"latents": float [M, 512], "videos": [M paths]}`. A `.npy` file holds the
-latents alone, and the text file of the same name with the ending `.txt` their videos, one a line. A video's path is
-`NAME/1.6/VIDEO`, as `cmpc2.getKNearestSamples` returns it.
+Two formats are supported: a `.pt` file `{"latents": float [M, 512], "videos": [M paths]}`, or a `.npy` file of latents
+with a `.txt` file of the same name that lists their videos, one per line. A video's path is `NAME/1.6/VIDEO`, as
+returned by `cmpc2.getKNearestSamples`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,29 +22,29 @@ from voicestyle.errors import CheckpointError
 
 @dataclass(frozen=True)
 class InvertedLatents:
-    """latents: float32 [M, 512]; videos: M different paths."""
+    """latents: float32 [M, 512]; videos: M distinct paths."""
 
     latents: NDArray[np.float32]
     videos: tuple[str, ...]
 
     def rows_of(self, videos: Sequence[str]) -> NDArray[np.int64]:
-        """The row of each of `videos` [N], −1 where it has none."""
+        """Row of each of `videos`, int64 [N]; −1 for a video without latent."""
         rows = {video: row for row, video in enumerate(self.videos)}
         return np.array([rows.get(video, -1) for video in videos], dtype=np.int64)
 
 
 def read_latents(path: Path) -> InvertedLatents:
-    """Inverted latents and their videos.
+    """Read inverted latents and their videos.
 
-    Raises CheckpointError for a file of another form, latents that are not finite or of another shape, a video named
-    twice, or counts that differ; OSError for a path that cannot be opened.
+    Raises CheckpointError for a file of another format, latents that are not finite or of another shape, repeated
+    videos, or different numbers of latents and videos; OSError for a path that cannot be opened.
     """
     if path.suffix == ".npy":
         latents, videos = _read_npy(path)
     elif path.suffix in (".pt", ".pth"):
         latents, videos = _read_pt(path)
     else:
-        raise CheckpointError(f"{path}: latents must be a .pt or a .npy file, got {path.suffix or 'no ending'!r}")
+        raise CheckpointError(f"{path}: latents must be a .pt or a .npy file, got {path.suffix or 'no extension'!r}")
     if latents.ndim != 2 or latents.dtype.kind != "f" or not len(latents):
         raise CheckpointError(
             f"{path}: latents must be floating-point numbers [M, D], got {latents.dtype} {list(latents.shape)}"
@@ -52,10 +53,9 @@ def read_latents(path: Path) -> InvertedLatents:
         raise CheckpointError(f"{path}: latents must be finite")
     if len(videos) != len(latents):
         raise CheckpointError(f"{path}: every latent must have a video, got {len(latents)} and {len(videos)}")
-    if len(set(videos)) != len(videos):
-        seen: set[str] = set()
-        twice = next(video for video in videos if video in seen or seen.add(video))
-        raise CheckpointError(f"{path}: a video must have one latent, got several for {twice!r}")
+    [(video, count)] = Counter(videos).most_common(1)
+    if count > 1:
+        raise CheckpointError(f"{path}: a video must have one latent, got {count} for {video!r}")
     return InvertedLatents(latents.astype(np.float32), tuple(videos))
 
 
@@ -80,7 +80,7 @@ def _read_pt(path: Path) -> tuple[NDArray[Any], list[str]]:
         raise CheckpointError(f'{path} must be {{"latents": tensor, "videos": list}}; its keys are {keys or "none"}')
     names = cast(Sequence[Any], videos)
     if odd := [type(name).__name__ for name in names if not isinstance(name, str)]:
-        raise CheckpointError(f"{path}: videos must be paths as text, got {odd[0]}")
+        raise CheckpointError(f"{path}: videos must be strings, got {odd[0]}")
     if latents.dtype == torch.bfloat16:
         latents = latents.float()
     return latents.detach().numpy(), list(names)

@@ -1,1 +1,1 @@
-"""Training of the demo bundle's encoders; stands beside the pipeline and is never imported by it."""
+"""Training of the demo bundle's encoders. The pipeline never imports it."""

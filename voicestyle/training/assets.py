@@ -1,4 +1,4 @@
-"""The three committed files of the encoders, and the numbers that tell whether they are fit to be committed."""
+"""Write the three committed files of the encoders, and compute their quality metrics."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from voicestyle.training.clusters import Clusters, cluster_purity
 
 
 def rounded_to_float16(model: CMPC) -> CMPC:
-    """The model with its convolutions as they will be stored; batch norms keep float32."""
+    """Round the model's convolutions to float16, as stored, in place; batch norms keep float32. Returns the model."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.Conv2d):
@@ -27,7 +27,7 @@ def rounded_to_float16(model: CMPC) -> CMPC:
 
 @torch.inference_mode()
 def embed_faces(model: CMPC, images: NDArray[np.uint8], batch: int = 32) -> Tensor:
-    """L2-normalised embeddings float32 [N, E] of images [N, H, W, 3], as they are, without augmentation."""
+    """L2-normalised embeddings float32 [N, E] of images [N, H, W, 3], without augmentation."""
     parts: list[Tensor] = []
     for first in range(0, len(images), batch):
         pixels = torch.from_numpy(images[first : first + batch]).permute(0, 3, 1, 2)
@@ -35,10 +35,10 @@ def embed_faces(model: CMPC, images: NDArray[np.uint8], batch: int = 32) -> Tens
     return torch.cat(parts)
 
 
-def on_the_right_side(faces: Tensor, sex: Tensor) -> Tensor:
-    """Which faces [N, E] lie nearer to the mean of their own label's faces than to the other's: int64 [n].
+def consistent_faces(faces: Tensor, sex: Tensor) -> Tensor:
+    """Rows, int64 [n], of the faces [N, E] that are nearer to the mean face of their label than to that of the other.
 
-    A face that label and encoder disagree on would lead a voice to prototypes of the other sex.
+    A face for which label and encoder disagree would assign voices to prototypes of the other sex.
     """
     means = torch.stack([F.normalize(faces[sex == each].mean(0), dim=0) for each in (0, 1)])
     return ((faces @ means.T).argmax(1) == sex).nonzero().flatten()
@@ -51,25 +51,26 @@ def embed_voices(model: CMPC, log_mels: list[Tensor]) -> Tensor:
 
 
 def measure(voices: Tensor, voice_sex: Tensor, faces: Tensor, face_sex: Tensor, clusters: Clusters) -> dict[str, Any]:
-    """How held-out voices [n, E] meet the bank's faces [N, E] and its prototypes.
+    """Metrics of held-out voices [n, E] against the bank's faces [N, E] and its prototypes.
 
-    sex_of_nearest: share of voices whose three nearest prototypes are, by majority, of the speaker's sex.
-    voice_cosine_same_sex: mean cosine of two voices of one sex; 1 would be a collapse to two points.
-    distinct_prototype_sets: different sets of three nearest prototypes among the voices.
-    least_purity, mean_purity: of the prototypes, in sex.
+    sex_of_nearest: share of voices whose three nearest prototypes have, by majority, the speaker's sex; women, men: the
+    same for the voices of one sex. voice_cosine_same_sex, face_cosine_same_sex: mean cosine of two embeddings of the
+    same sex; 1 would mean that they collapsed to one point per sex. distinct_prototype_sets: number of different sets
+    of three nearest prototypes; distinct_nearest: of nearest prototypes. least_purity, mean_purity: of the prototypes,
+    with respect to sex.
     """
     purity = cluster_purity(clusters.assignments, face_sex)
     count = len(clusters.centroids)
     share_men = torch.zeros(count).index_add_(0, clusters.assignments, face_sex.float())
     share_men = share_men / torch.bincount(clusters.assignments, minlength=count)
     nearest = (voices @ clusters.centroids.T).topk(3, dim=1).indices
-    told = (share_men[nearest].round().mean(1) > 0.5).long()
+    agrees = ((share_men[nearest].round().mean(1) > 0.5).long() == voice_sex).float()
     same = (voice_sex[:, None] == voice_sex) & ~torch.eye(len(voices), dtype=torch.bool)
     same_face = face_sex[:, None] == face_sex
     return {
-        "sex_of_nearest": round(float((told == voice_sex).float().mean()), 4),
-        "women": round(float((told == voice_sex)[voice_sex == 0].float().mean()), 4),
-        "men": round(float((told == voice_sex)[voice_sex == 1].float().mean()), 4),
+        "sex_of_nearest": round(float(agrees.mean()), 4),
+        "women": round(float(agrees[voice_sex == 0].mean()), 4),
+        "men": round(float(agrees[voice_sex == 1].mean()), 4),
         "voice_cosine_same_sex": round(float((voices @ voices.T)[same].mean()), 4),
         "face_cosine_same_sex": round(float((faces @ faces.T)[same_face].mean()), 4),
         "distinct_prototype_sets": len({tuple(sorted(row)) for row in nearest.tolist()}),
@@ -86,7 +87,7 @@ def write_assets(
     bank: Mapping[str, NDArray[Any]],
     card: dict[str, Any],
 ) -> None:
-    """Write encoders.npz, encoders.json and faces.npz; nothing in them is a pickle."""
+    """Write encoders.npz, encoders.json and faces.npz, without pickled objects."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: (value.half() if value.ndim == 4 else value).numpy() for name, value in model.state_dict().items()}
     np.savez_compressed(folder / "encoders.npz", allow_pickle=False, **weights)

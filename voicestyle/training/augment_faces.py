@@ -1,8 +1,8 @@
-"""What the face encoder must not see: colour, light, sharpness, small shifts.
+"""Augmentation of faces that makes the face encoder invariant to colour, light, sharpness and small shifts.
 
-A voice says nothing about skin tone or lamps. Every view is therefore recoloured at random, as a whole and,
-separately, inside a soft oval over the face, so that skin cannot be told by its contrast to the background.
-Blur, noise and rescaling keep the encoder from resting on pixels that an optimisation could paint.
+A voice contains no information on skin tone or lighting. Each view is therefore recoloured at random, both as a whole
+and separately within a soft oval over the face, so that skin cannot be recognised by its contrast to the background.
+Blur, noise and rescaling make the encoder robust against pixel patterns that the optimisation could add.
 """
 
 import math
@@ -31,9 +31,9 @@ class FaceAugmentation:
     noise: float = 0.1
 
     def __call__(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-        """Random views of images [N, 3, H, W] in [-1, 1], as [N, 3, size, size] in [-1, 1]."""
+        """Make random views [N, 3, size, size] of images [N, 3, H, W], both in [-1, 1]."""
         views = self._move(images, size, generator)
-        # From untouched to fully recoloured, since the bank's own faces are embedded as they are.
+        # Recolour by 0 to 100 %, because the faces of the latent bank are embedded without augmentation.
         share = torch.rand(len(views), 1, 1, 1, generator=generator).sqrt()
         recoloured = self._recolour((views + 1) / 2, generator) * 2 - 1
         views = _soften(views + share * (recoloured - views), generator)
@@ -61,12 +61,12 @@ class FaceAugmentation:
         light = torch.exp(self.oval_light * _signed(count, generator).view(-1, 1, 1, 1) * oval)
         images = torch.einsum("nij,njhw->nihw", matrix, images) * (gain * light)
         offset = 0.1 * _signed(count, generator).view(-1, 1, 1, 1)
-        images = (images + offset).clamp(1e-3, 1)  # a power's gradient is unbounded at 0
+        images = (images + offset).clamp(1e-3, 1)  # the gradient of the power is unbounded at 0
         gamma = torch.exp(self.gamma * _signed(count, generator)).view(-1, 1, 1, 1)
         return images**gamma
 
     def _colour_matrix(self, count: int, generator: torch.Generator) -> Tensor:
-        """Hue rotation, then saturation (some views grey), then a gain for each channel: [N, 3, 3]."""
+        """Colour matrices [N, 3, 3]: hue rotation, then saturation (some views are grey), then a gain per channel."""
         hue = _hue_rotation(self.hue * torch.randn(count, generator=generator))
         saturation = 1.0 + self.saturation * _signed(count, generator)
         saturation = torch.where(torch.rand(count, generator=generator) < 0.15, 0.0, saturation).view(-1, 1, 1)
@@ -81,7 +81,7 @@ def _signed(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _hue_rotation(angle: Tensor) -> Tensor:
-    """Rotation of RGB about the grey axis: [N] radians to [N, 3, 3]."""
+    """Rotation matrices [N, 3, 3] of RGB about the grey axis by angles [N] in radians."""
     cosine, sine = angle.cos(), angle.sin()
     same = cosine + (1 - cosine) / 3
     plus = (1 - cosine) / 3 + sine / math.sqrt(3)
@@ -91,7 +91,7 @@ def _hue_rotation(angle: Tensor) -> Tensor:
 
 
 def _soft_oval(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """An oval about the middle, 1 inside and fading out: [N, 1, size, size]."""
+    """Masks [N, 1, size, size] of an oval near the centre: 1 inside, with a soft edge to 0."""
     axis = torch.linspace(-1, 1, size)
     centre = 0.15 * _signed(2 * count, generator).view(2, count, 1, 1)
     radius = 0.5 + 0.15 * _signed(count, generator).view(-1, 1, 1)
@@ -101,7 +101,7 @@ def _soft_oval(count: int, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _soften(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mix each image with a blurred copy of itself, of one of two strengths."""
+    """Mix half of the images with a blurred copy of themselves; the batch uses one of two strengths."""
     weight = torch.rand(len(images), 1, 1, 1, generator=generator)
     weight = torch.where(torch.rand(weight.shape, generator=generator) < 0.5, weight, 0.0)
     kernel = 3 if torch.rand(1, generator=generator) < 0.5 else 7

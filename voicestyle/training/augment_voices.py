@@ -1,7 +1,7 @@
-"""Voice crops: other rooms, other telephones, other sentences, the same speaker.
+"""Augmentation of voices: crops of a recording under different acoustic conditions.
 
-Speed and pitch stay, since they carry what is to be learnt. `recording_variants` works on samples, before the
-log-mel; `VoiceAugmentation` on crops of it.
+Speed and pitch are not changed, because they contain what the encoder must learn. `recording_variants` processes
+samples, `VoiceAugmentation` crops of log-mels.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ _RATE = 16_000
 
 
 def recording_variants(samples: NDArray[np.int16], rng: np.random.Generator) -> list[NDArray[np.int16]]:
-    """The recording [n] as it is, over a telephone, in noise, and in a small room: int16 [n] each, 16 kHz."""
+    """Variants of a recording [n], int16 [n] each, 16 kHz: unchanged, by telephone, with noise, in a small room."""
     wave = samples.astype(np.float64)
-    # VHQ would leave the band edges too sharp for a telephone; QQ is what cheap converters do.
+    # The band edges of VHQ would be too sharp for a telephone; QQ is the quality of cheap converters.
     quality = str(rng.choice(["QQ", "HQ"]))
     telephone = soxr.resample(soxr.resample(wave, _RATE, 8_000, quality), 8_000, _RATE, quality)
     noise = _coloured_noise(len(wave), rng) * wave.std() * 10 ** (-rng.uniform(5, 25) / 20)
@@ -44,7 +44,7 @@ def _as_int16(wave: NDArray[np.float64], count: int) -> NDArray[np.int16]:
 
 @dataclass(frozen=True)
 class VoiceAugmentation:
-    """Masks and noise on log-mel crops; widths in bands and frames, chances per crop."""
+    """Random masks and noise on log-mel crops. Widths are in bands and frames, chances are probabilities per crop."""
 
     band_mask: int = 8
     frame_mask: int = 40
@@ -55,7 +55,7 @@ class VoiceAugmentation:
     renormalise_chance: float = 0.5
 
     def __call__(self, log_mel: Tensor, frames: int, generator: torch.Generator) -> Tensor:
-        """A random crop of log_mel [1, 64, T] (any T, repeated where short), as [1, 64, frames]."""
+        """Make a random crop [1, 64, frames] of log_mel [1, 64, T], which is repeated if it is shorter."""
         crop = _crop(log_mel, frames, generator)
         if _chance(self.renormalise_chance, generator):
             crop = (crop - crop.mean(2, keepdim=True)) / (crop.std(2, keepdim=True) + 1e-3)

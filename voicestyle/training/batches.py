@@ -1,4 +1,4 @@
-"""Batches of the demo training: two voice crops and two views of one face for each of some speakers."""
+"""Batches of the demo training: two crops of a voice and two views of a face per speaker."""
 
 from dataclasses import dataclass, field
 
@@ -16,8 +16,8 @@ VIEWS = 2
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """log_mels: for each of S speakers its variants [1, 64, T]; speaker_sex int64 [S] (0 F, 1 M);
-    images uint8 [N, H, W, 3], face_sex int64 [N]; identities int64 [S, n], the rows of images tied to each speaker."""
+    """log_mels: variants [1, 64, T] of each of S speakers' recordings. speaker_sex: int64 [S], 0 for F and 1 for M.
+    images: uint8 [N, H, W, 3]. face_sex: int64 [N]. identities: int64 [S, n], rows of images of each identity."""
 
     log_mels: list[list[Tensor]]
     speaker_sex: Tensor
@@ -28,8 +28,8 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Batch:
-    """voices [2B, 1, 64, T], first views first, with speakers and sex int64 [2B]; faces [2B + M, 3, size, size]:
-    those of the speakers in the same order, then M others; face_sex int64 [2B + M]."""
+    """voices: [2B, 1, 64, T], the first crops of all B speakers, then the second ones. speakers, sex: int64 [2B].
+    faces: [2B + M, 3, size, size], those of the speakers in the same order, then M others. face_sex: int64 [2B + M]."""
 
     voices: Tensor
     speakers: Tensor
@@ -40,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Draws batches; everything random comes from the generator that is passed."""
+    """Draws random batches; the generator passed to `make` is the only source of randomness."""
 
     data: TrainingSet
     options: TrainOptions
@@ -49,13 +49,13 @@ class BatchMaker:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that together hold about as many speakers as there are."""
+        """Number of batches that together contain about as many speakers as the training set."""
         return max(1, len(self.data.speaker_sex) // self.options.speakers_per_batch)
 
     def make(self, size: int, partners: Tensor, generator: torch.Generator) -> Batch:
-        """A batch of half women, half men, its faces `size` pixels wide.
+        """Draw a batch, half women and half men, with faces of `size` pixels.
 
-        partners: int64 [S], the row of `identities` that each speaker has at present.
+        partners: int64 [S], the row of `identities` currently assigned to each speaker.
         """
         speakers = self._choose(generator)
         shortest, longest = self.options.crop_frames

@@ -1,4 +1,4 @@
-"""Spherical k-means of a few thousand embeddings, and how pure its clusters are."""
+"""Spherical k-means of a few thousand embeddings, and the purity of clusters."""
 
 from dataclasses import dataclass
 
@@ -9,26 +9,26 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Clusters:
-    """centroids float32 [K, E], L2-normalised; assignments int64 [N] into them."""
+    """centroids: float32 [K, E], L2-normalised. assignments: int64 [N], each point's centroid."""
 
     centroids: Tensor
     assignments: Tensor
 
 
 def spherical_kmeans(points: Tensor, count: int, *, seed: int, iterations: int = 50) -> Clusters:
-    """Cluster L2-normalised points [N, E] into `count` by cosine; the seed alone decides the start.
+    """Cluster points [N, E] by cosine into `count` clusters. The initialisation depends only on the seed.
 
-    The start is k-means++ on the squared distance; a cluster that runs empty takes the point that is
-    farthest from its own centroid. Raises ValueError where there are fewer points than clusters.
+    Initialises with k-means++ on the squared distance. An empty cluster takes the point that is farthest from its own
+    centroid. Raises ValueError if there are fewer points than clusters.
     """
     if not 1 <= count <= len(points):
-        raise ValueError(f"count must lie between 1 and the {len(points)} points, received {count}")
+        raise ValueError(f"count must be between 1 and the number of points {len(points)}, received {count}")
     points = F.normalize(points.float(), dim=1)
-    centroids = _spread_start(points, count, torch.Generator().manual_seed(seed))
+    centroids = _kmeans_plus_plus(points, count, torch.Generator().manual_seed(seed))
     assignments = torch.full((len(points),), -1)
     for _ in range(iterations):
-        nearness, nearest = (points @ centroids.T).max(1)
-        nearest = _without_empty(nearest, nearness, count)
+        cosine, nearest = (points @ centroids.T).max(1)
+        nearest = _fill_empty(nearest, cosine, count)
         if torch.equal(nearest, assignments):
             break
         assignments = nearest
@@ -38,9 +38,9 @@ def spherical_kmeans(points: Tensor, count: int, *, seed: int, iterations: int =
 
 
 def kmeans_within(points: Tensor, labels: Tensor, count: int, *, seed: int) -> Clusters:
-    """`spherical_kmeans` of each label's points [N, E] on its own, `count` centroids shared out evenly.
+    """Cluster the points [N, E] of each label separately, with `count` centroids divided evenly among the labels.
 
-    labels: int64 [N], 0 … L − 1; the centroids of label 0 come first. Every cluster is pure.
+    labels: int64 [N], 0 … L − 1. The centroids of label 0 come first. Every cluster contains one label only.
     """
     kinds = int(labels.max()) + 1
     parts: list[Tensor] = []
@@ -55,13 +55,13 @@ def kmeans_within(points: Tensor, labels: Tensor, count: int, *, seed: int) -> C
 
 
 def cluster_purity(assignments: Tensor, labels: Tensor) -> Tensor:
-    """Share of each cluster's most frequent label: float32 [K] for int64 assignments [N], labels [N]."""
+    """Share of each cluster's most frequent label, float32 [K], for assignments and labels int64 [N]."""
     table = torch.zeros(int(assignments.max()) + 1, int(labels.max()) + 1)
     table.index_put_((assignments, labels), torch.ones(len(labels)), accumulate=True)
     return table.max(1).values / table.sum(1).clamp(min=1)
 
 
-def _spread_start(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _kmeans_plus_plus(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]
     distance = 1.0 - points @ points[chosen[0]]
     while len(chosen) < count:
@@ -71,12 +71,12 @@ def _spread_start(points: Tensor, count: int, generator: torch.Generator) -> Ten
     return points[chosen].clone()
 
 
-def _without_empty(nearest: Tensor, nearness: Tensor, count: int) -> Tensor:
+def _fill_empty(nearest: Tensor, cosine: Tensor, count: int) -> Tensor:
     sizes = torch.bincount(nearest, minlength=count)
     for empty in (sizes == 0).nonzero().flatten().tolist():
-        # A cluster of one is never robbed, or the emptiness would only move.
-        candidates = nearness.masked_fill(torch.bincount(nearest, minlength=count)[nearest] < 2, torch.inf)
+        # Do not take the only point of another cluster, which would then be empty.
+        candidates = cosine.masked_fill(torch.bincount(nearest, minlength=count)[nearest] < 2, torch.inf)
         taken = int(candidates.argmin())
         nearest[taken] = empty
-        nearness[taken] = 1.0
+        cosine[taken] = 1.0
     return nearest

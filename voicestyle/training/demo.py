@@ -1,4 +1,4 @@
-"""The demo bundle's encoders, from a folder of voices and the generator to the committed files."""
+"""Train the demo bundle's encoders on a folder of voices and generated faces, and write the committed files."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -14,10 +14,10 @@ from torch import Tensor
 from cmpc2 import CMPC, ResNetConfig
 from voicestyle.generators import DEFAULT_HEAD, WHEEL_SHA256, MobileStyleGAN, face_z, from_wheel
 from voicestyle.training.assets import (
+    consistent_faces,
     embed_faces,
     embed_voices,
     measure,
-    on_the_right_side,
     rounded_to_float16,
     write_assets,
 )
@@ -31,7 +31,7 @@ from voicestyle.training.trainer import Trainer
 from voicestyle.training.voices import Speaker, hold_out, read_speakers, served_log_mel, training_log_mels
 
 Progress = Callable[[str], Callable[[range], Iterable[int]]]
-"""progress("drawing faces") wraps a range of steps, as `tqdm` does."""
+"""progress("drawing faces") returns a function that wraps a range of steps, as `tqdm` does."""
 
 VOICE = ResNetConfig(widths=(32, 64, 128, 192), depths=(1, 1, 1, 1), embedding_dim=192)
 FACE = ResNetConfig(widths=(24, 48, 96, 192), depths=(1, 1, 1, 1), embedding_dim=192)
@@ -39,7 +39,11 @@ FACE = ResNetConfig(widths=(24, 48, 96, 192), depths=(1, 1, 1, 1), embedding_dim
 
 @dataclass(frozen=True)
 class DemoTraining:
-    """One training, fixed by its folders and options. work keeps the faces, labels, log-mels and the checkpoint."""
+    """Paths and options of a training run.
+
+    voices: folder of recordings. work: folder for faces, labels, log-mels and the checkpoint, used to resume.
+    wheel: of the generator. assets: folder to write to. prototypes: number of prototypes, over both sexes.
+    """
 
     voices: Path
     work: Path
@@ -51,9 +55,9 @@ class DemoTraining:
     train_options: TrainOptions = field(default_factory=TrainOptions)
 
     def run(self, progress: Progress, report: Callable[[str], None]) -> dict[str, Any]:
-        """Train, measure on the held-out speakers, write the assets; returns what was measured.
+        """Train, evaluate on the held-out speakers and write the assets. Returns the metrics.
 
-        Raises TrainingDataError for data that do not fit, before anything is drawn where that can be known.
+        Raises TrainingDataError for unsuitable data, if possible before faces are drawn.
         """
         training, held_out = hold_out(read_speakers(self.voices), self.held_out_per_sex)
         self.work.mkdir(parents=True, exist_ok=True)
@@ -71,7 +75,7 @@ class DemoTraining:
         checkpoint = self.work / "checkpoint.pt"
         if checkpoint.is_file():
             trainer.resume(checkpoint)
-            report(f"going on after epoch {trainer.epoch} of {checkpoint}")
+            report(f"resuming after epoch {trainer.epoch} from {checkpoint}")
         bar = iter(progress("training")(range(trainer.epoch, self.train_options.epochs)))
 
         def after_epoch(epoch: int, losses: dict[str, float]) -> None:
@@ -82,7 +86,7 @@ class DemoTraining:
         return self._finish(rounded_to_float16(model), images, labels, held_out)
 
     def _faces(self, generator: MobileStyleGAN, progress: Progress) -> tuple[NDArray[np.uint8], FaceLabels]:
-        """All faces drawn, uint8 [draws, H, W, 3], and their labels."""
+        """Draw the faces, uint8 [draws, H, W, 3], and label them."""
         options = self.face_options
         head = hashlib.sha256(DEFAULT_HEAD.read_bytes()).hexdigest()
         cache = FaceCache(self.work, generator.optimise_size, f"wheel {WHEEL_SHA256[:16]}, head {head[:16]}")
@@ -92,7 +96,7 @@ class DemoTraining:
         return images, label_faces(images, self.work / "labels.npz", progress("labelling faces"))
 
     def _adults(self, labels: FaceLabels, draws: int) -> tuple[NDArray[np.int64], Tensor]:
-        """Rows (which are seeds) of the confident adults among the first `draws`, and their sex, int64 [n] both."""
+        """Rows (equal to the seeds) and sex of the confident adults among the first `draws` faces, int64 [n] both."""
         rows = labels.adults(self.face_options, draws)
         return rows, torch.from_numpy(labels.sex[rows].astype(np.int64))
 
@@ -119,7 +123,7 @@ class DemoTraining:
     ) -> dict[str, Any]:
         rows, sex = self._adults(labels, self.face_options.draws)
         faces = embed_faces(model, pooled(images, rows, self.face_options.image_size))
-        kept = on_the_right_side(faces, sex)
+        kept = consistent_faces(faces, sex)
         faces, sex, rows = faces[kept], sex[kept], rows[kept.numpy()]
         clusters = kmeans_within(faces, sex, self.prototypes, seed=self.train_options.seed)
         mels = [served_log_mel(self.voices / speaker.file) for speaker in held_out]

@@ -1,5 +1,5 @@
-"""What training refuses: data that cannot be trained on, said in one sentence."""
+"""The error of the training."""
 
 
 class TrainingDataError(ValueError):
-    """The voices, the faces or the work folder do not fit the training; the message states the rule."""
+    """The voices, the faces or the work folder are unsuitable for the training; the message states the rule."""

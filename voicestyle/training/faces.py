@@ -1,4 +1,4 @@
-"""Generated faces in a cache folder: drawn once, in the order of their seeds, resumed where it stopped."""
+"""A cache of generated faces, drawn in the order of their seeds. Drawing can be interrupted and resumed."""
 
 import importlib
 import json
@@ -15,34 +15,34 @@ from voicestyle.generators import MobileStyleGAN, face_z
 from voicestyle.training.errors import TrainingDataError
 
 Progress = Callable[[range], Iterable[int]]
-"""Wraps the steps that are left, as `tqdm` does."""
+"""Wraps the range of remaining steps, as `tqdm` does."""
 
 ImageOf = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""z [N, 512] to images [N, 3, size, size], about [-1, 1]."""
+"""z [N, 512] to images [N, 3, size, size], nominally in [-1, 1]."""
 
-CAPACITY = 16_384  # the file is sparse: room costs nothing
+CAPACITY = 16_384  # unused capacity takes no disk space: the file is sparse
 _BATCH = 4
 _SAVE_EVERY = 40
 
 
 class FaceCache:
-    """images uint8 [CAPACITY, size, size, 3] in a memory-mapped .npy, the first `done` of them drawn.
+    """images: uint8 [CAPACITY, size, size, 3] in a memory-mapped .npy, of which the first `done` are drawn.
 
-    Face i has the seed i. `made` names what draws them (the generator's weights); a folder drawn by something
-    else is refused with a TrainingDataError, since the encoders must see what the bundle's generator makes.
+    Face i has the seed i. `source` identifies the generator's weights. Raises TrainingDataError for a folder of another
+    source, because the encoders must be trained on images of the bundle's generator.
     """
 
-    def __init__(self, folder: Path, image_size: int, made: str) -> None:
+    def __init__(self, folder: Path, image_size: int, source: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._state, self._made = folder / "faces.json", made
+        self._state, self._source = folder / "faces.json", source
         path = folder / f"faces_{image_size}.npy"
         self.done = 0
         if path.is_file() and self._state.is_file():
             state = json.loads(self._state.read_text())
-            if state["made"] != made:
+            if state["source"] != source:
                 raise TrainingDataError(
-                    f"the faces in {folder} must come from {made}; they come from {state['made']}: "
-                    "name another work folder or delete this one"
+                    f"the faces in {folder} must come from {source}, got faces from {state['source']}: "
+                    "use another work folder or delete this one"
                 )
             self.done = int(state["done"])
         self.images: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(
@@ -53,9 +53,9 @@ class FaceCache:
         )
 
     def draw(self, image_of: ImageOf, draws: int, progress: Progress) -> None:
-        """Draw the faces that are missing of the first `draws`; may be interrupted at any time."""
+        """Draw the first `draws` faces, except those in the cache. Can be interrupted at any time."""
         if draws > CAPACITY:
-            raise TrainingDataError(f"at most {CAPACITY} faces fit the cache, received {draws}")
+            raise TrainingDataError(f"the cache can store at most {CAPACITY} faces, received {draws}")
         for first in progress(range(self.done, draws, _BATCH)):
             seeds = range(first, min(first + _BATCH, CAPACITY))
             images = image_of(face_z(seeds).numpy())
@@ -68,11 +68,11 @@ class FaceCache:
 
     def _save(self) -> None:
         self.images.flush()
-        self._state.write_text(json.dumps({"made": self._made, "done": self.done}))
+        self._state.write_text(json.dumps({"source": self._source, "done": self.done}))
 
 
 def pooled(images: NDArray[np.uint8], rows: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """images[rows] average-pooled to size × size: uint8 [N, H, W, 3] to [n, size, size, 3], H a multiple of size."""
+    """Average-pool images[rows]: uint8 [N, H, W, 3] to [n, size, size, 3], with H a multiple of size."""
     factor = images.shape[1] // size
     small = np.empty((len(rows), size, size, 3), np.uint8)
     for i, row in enumerate(rows.tolist()):
@@ -82,7 +82,7 @@ def pooled(images: NDArray[np.uint8], rows: NDArray[np.int64], size: int) -> NDA
 
 
 class _ImageOfZ(nn.Module):
-    """z [N, 512] to the image that the optimisation sees, as one graph."""
+    """z [N, 512] to the image of the optimisation, as one graph."""
 
     def __init__(self, generator: MobileStyleGAN) -> None:
         super().__init__()
@@ -93,8 +93,9 @@ class _ImageOfZ(nn.Module):
 
 
 def compiled(generator: MobileStyleGAN) -> ImageOf:
-    """The generator's 256-pixel images by OpenVINO, which draws four times as many a second as torch on a CPU and
-    agrees to 1e-4; takes batches of 4. Raises ImportError without the `train` extra.
+    """Compile the generator's 256-pixel images with OpenVINO: on a CPU four times as fast as torch, equal to 1e-4.
+
+    The function takes batches of 4. Raises ImportError without the `train` extra.
     """
     openvino = importlib.import_module("openvino")
     example = face_z(range(_BATCH))

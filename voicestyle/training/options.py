@@ -1,18 +1,18 @@
-"""Every choice of the demo training in one place; a checkpoint remembers them and refuses others."""
+"""Options of the demo training. A checkpoint stores them, and resuming requires the same options."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class FaceOptions:
-    """Which generated faces are drawn and kept.
+    """Options for drawing and selecting generated faces.
 
     draws: faces drawn for the bank, with the seeds 0 … draws − 1.
-    training_draws: the first so many of them are trained on; the encoder meets the others only in the bank.
-    image_size: edge in pixels of the images that the face encoder sees.
-    least_sex_confidence: percent, as given by the label model.
-    least_age: years, as given by the label model; its error is some years, hence the margin above 18.
-    least_faces_per_sex: fewer than that after the selection is an error.
+    training_draws: number of faces, from the start, used in the training; the others are only in the bank.
+    image_size: input size of the face encoder in pixels.
+    least_sex_confidence: minimum confidence of the label model, in percent.
+    least_age: minimum age by the label model, in years; its error of some years requires a margin above 18.
+    least_faces_per_sex: minimum number of faces after the selection.
     """
 
     draws: int = 4800
@@ -25,7 +25,7 @@ class FaceOptions:
     def __post_init__(self) -> None:
         if not 2 <= self.training_draws <= self.draws or self.least_faces_per_sex < 1:
             raise ValueError(
-                "training_draws must lie in 2 … draws and least_faces_per_sex be at least 1, "
+                "training_draws must be in 2 … draws and least_faces_per_sex at least 1, "
                 f"received {self.training_draws} of {self.draws} and {self.least_faces_per_sex}"
             )
         if self.image_size < 32 or 256 % self.image_size:
@@ -36,18 +36,17 @@ class FaceOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The optimisation of the two encoders.
+    """Options for training the two encoders.
 
     epochs: passes over the training speakers.
-    speakers_per_batch: half women, half men; every speaker brings two voice crops and two face views.
-    other_faces: faces of any identity that join each batch, for the contrasts by sex.
-    faces_per_identity: the set of faces that a training speaker is tied to.
-    face_sizes: edges in pixels of the batches of the first part of the training; the last
-        `full_size_share` of the epochs sees only the largest.
-    within_share: the first part of the epochs, in which each encoder learns from its own modality alone;
-        after it, pseudo-identities are dealt to the speakers again, alike to alike.
+    speakers_per_batch: half women, half men, with two voice crops and two face views per speaker.
+    other_faces: additional faces of any identity per batch, for the contrastive losses by sex.
+    faces_per_identity: number of faces assigned to a training speaker.
+    face_sizes: image sizes in pixels, drawn per batch; the last `full_size_share` of the epochs uses only the largest.
+    within_share: share of the epochs, at the start, without cross-modal losses; after it, the pseudo-identities are
+        assigned to the speakers again by similarity.
     crop_frames: shortest and longest voice crop, in frames of 10 ms.
-    clusters: prototypes of the prototype contrast, over both sexes.
+    clusters: number of prototypes in the prototype loss, over both sexes.
     """
 
     epochs: int = 120

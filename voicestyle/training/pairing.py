@@ -1,7 +1,7 @@
-"""Which faces a training voice is tied to: a pseudo-identity of its sex, blind to skin luminance.
+"""Assign faces to training voices: a pseudo-identity of the same sex, independent of skin luminance.
 
-No recording has a face here. Every speaker gets a small set of look-alike generated faces of the same sex,
-so that the encoders learn to keep voices apart and faces apart. Beyond sex the choice is arbitrary.
+The recordings come without faces. Each speaker is assigned a small set of similar generated faces of the same sex, so
+that the encoders learn to distinguish voices and faces. Except for sex, the assignment is arbitrary.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from voicestyle.training.clusters import spherical_kmeans
 
-# The middle of an aligned face, cheeks and nose without mouth and brows: rows and columns as shares of the edge.
+# Cheeks and nose of an aligned face, without mouth and eyebrows: rows and columns as shares of the edge.
 _SKIN_ROWS = (0.50, 0.66)
 _SKIN_COLUMNS = (0.33, 0.67)
 
 
 def skin_luminance(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean luma (Rec. 601, 0 … 255) of the middle of each face: [N, H, W, 3] to [N]."""
+    """Mean luma (Rec. 601, 0 … 255) of cheeks and nose of each face: [N, H, W, 3] to [N]."""
     size = images.shape[1]
     rows = slice(int(_SKIN_ROWS[0] * size), int(_SKIN_ROWS[1] * size))
     columns = slice(int(_SKIN_COLUMNS[0] * size), int(_SKIN_COLUMNS[1] * size))
@@ -27,7 +27,7 @@ def skin_luminance(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def without_direction(points: Tensor, values: Tensor, ridge: float = 0.1) -> Tensor:
-    """Points [N, D], standardised, without the direction that best predicts values [N] linearly."""
+    """Standardise points [N, D] and remove the direction that best predicts values [N] linearly."""
     points = (points - points.mean(0)) / (points.std(0) + 1e-6)
     target = (values - values.mean()).to(points)
     gram = points.T @ points + ridge * len(points) * torch.eye(points.shape[1], dtype=points.dtype)
@@ -36,10 +36,10 @@ def without_direction(points: Tensor, values: Tensor, ridge: float = 0.1) -> Ten
 
 
 def pair_by_sex(speaker_sex: Tensor, face_sex: Tensor, looks: Tensor, faces_per_identity: int, *, seed: int) -> Tensor:
-    """Tie each speaker to `faces_per_identity` faces that look alike: their rows, int64 [S, faces_per_identity].
+    """Assign similar faces to each speaker: rows of faces, int64 [S, faces_per_identity].
 
-    speaker_sex int64 [S], face_sex int64 [N], looks float [N, D] (what "alike" means, by cosine). Every sex's faces
-    are clustered into as many centres as it has speakers; a centre's nearest faces are one identity.
+    speaker_sex: int64 [S]. face_sex: int64 [N]. looks: float [N, D], compared by cosine. The faces of each sex are
+    clustered into as many clusters as it has speakers; the faces nearest to a centroid are one identity.
     """
     chosen = torch.zeros(len(speaker_sex), faces_per_identity, dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
@@ -55,25 +55,25 @@ def pair_by_sex(speaker_sex: Tensor, face_sex: Tensor, looks: Tensor, faces_per_
 
 
 def match_alike(voices: Tensor, faces: Tensor, sex: Tensor) -> Tensor:
-    """A permutation int64 [S] that deals identities to speakers of the same sex, alike to alike.
+    """A permutation, int64 [S], that assigns identities to speakers of the same sex, similar ones to similar ones.
 
-    voices, faces [S, E]: an embedding for each speaker and for each identity, sex int64 [S] of both. Within a sex
-    both are laid out on a grid by their two main directions of variation, and cell goes to cell. Which direction of
-    voices meets which of faces is arbitrary; but voices that resemble each other get faces that do, so that an
-    unheard voice falls among them instead of on the average of all.
+    voices, faces: [S, E], the embeddings of each speaker and of each identity. sex: int64 [S], of both. Within a sex,
+    both are arranged on a grid by their first two principal components and assigned cell by cell. The correspondence of
+    the components is arbitrary, but similar voices get similar faces, so that a new voice gets a face similar to those
+    of similar voices instead of an average face.
     """
-    dealt = torch.empty_like(sex)
+    assigned = torch.empty_like(sex)
     for each in sex.unique().tolist():
         rows = (sex == each).nonzero().flatten()
-        dealt[rows[_grid_order(voices[rows])]] = rows[_grid_order(faces[rows])]
-    return dealt
+        assigned[rows[_grid_order(voices[rows])]] = rows[_grid_order(faces[rows])]
+    return assigned
 
 
 def _grid_order(points: Tensor) -> Tensor:
-    """Rows [n] sorted by the first principal coordinate into √n columns, and by the second within each."""
+    """Rows [n], sorted by the first principal component into √n columns, and by the second within each column."""
     centred = points - points.mean(0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    # A singular vector's sign is arbitrary; machines agree on the one whose largest entry is positive.
+    # The sign of a singular vector is arbitrary. Make the largest entry positive, for equal results on all machines.
     axes = directions[:2]
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     first, second = (centred @ axes.T).T

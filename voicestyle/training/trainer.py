@@ -1,4 +1,4 @@
-"""The training loop: CMPC's contrasts over batches, an identity memory for prototypes, a checkpoint an epoch."""
+"""The training loop: CMPC's losses, a memory of embeddings for the prototypes, one checkpoint per epoch."""
 
 import math
 from collections.abc import Callable
@@ -23,12 +23,12 @@ _WARM_UP = 0.05
 
 
 class Trainer:
-    """Trains `model` on the batches of `maker`. An epoch's randomness comes from (seed, epoch) alone, so that a
-    resumed training ends in the same weights."""
+    """Trains `model` on the batches of `maker`. An epoch's random numbers depend only on (seed, epoch), so that a
+    resumed training gives the same weights."""
 
     def __init__(self, model: CMPC, maker: BatchMaker) -> None:
         self.model, self.maker, self.options = model, maker, maker.options
-        _start_apart(model)
+        _lower_last_bias(model)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay
         )
@@ -36,11 +36,11 @@ class Trainer:
         dim = model.voice_subnet.embedding_dim
         self.epoch = 0
         self.partners = torch.arange(speakers)
-        # What each speaker's voice and faces embedded to lately; rows of zeros were not seen yet.
+        # Moving averages of each speaker's voice and face embeddings; a row is 0 before its first batch.
         self.memory = {"voice": torch.zeros(speakers, dim), "face": torch.zeros(speakers, dim)}
 
     def run(self, report: Callable[[int, dict[str, float]], None], checkpoint: Path | None = None) -> None:
-        """Train the epochs that are left; after each, call report(epoch, mean losses) and save the checkpoint."""
+        """Train the remaining epochs. After each, save the checkpoint and call report(epoch, mean losses)."""
         while self.epoch < self.options.epochs:
             losses = self._train_epoch()
             self.epoch += 1
@@ -50,7 +50,7 @@ class Trainer:
         self.model.eval()
 
     def save(self, path: Path) -> None:
-        """Write all that `resume` needs; an interrupted write leaves the former file."""
+        """Write a checkpoint for `resume`, atomically."""
         state = {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -64,13 +64,13 @@ class Trainer:
         partial.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Continue from a checkpoint. Raises TrainingDataError when it was made with other options."""
+        """Continue from a checkpoint. Raises TrainingDataError if it was made with other options."""
         state: dict[str, Any] = torch.load(path, weights_only=True)
         ours = asdict(self.options)
         differing = [name for name, value in ours.items() if state["options"].get(name) != value]
         if differing:
             raise TrainingDataError(
-                f"{path} was made with other options ({', '.join(differing)}): repeat them, or delete it"
+                f"{path} was made with other options ({', '.join(differing)}): use the same options or delete it"
             )
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -99,7 +99,7 @@ class Trainer:
 
     def _losses(self, batch: Batch, prototypes: dict[str, Tensor] | None) -> dict[str, Tensor]:
         options = self.options
-        # channels_last: the same numbers in a third of the time on a CPU.
+        # channels_last gives the same numbers in a third of the time on a CPU.
         inputs = [each.contiguous(memory_format=torch.channels_last) for each in (batch.voices, batch.faces)]
         voices, all_faces = self.model(*inputs)
         voices, all_faces = F.normalize(voices, dim=1), F.normalize(all_faces, dim=1)
@@ -116,7 +116,7 @@ class Trainer:
             "within": options.within_weight * torch.stack(within).mean(),
             "agreement": options.agreement_weight * view_agreement(faces, VIEWS),
         }
-        # Across two encoders that know nothing yet, the cheapest agreement is that all embeddings are one point.
+        # With untrained encoders, cross-modal losses would make all embeddings collapse to one point.
         if self.epoch >= self._first_across:
             instance = cross_modal_contrast(voices, faces, same_speaker, cold)
             sex = cross_modal_contrast(voices, all_faces, batch.sex[:, None] == batch.face_sex, warm)
@@ -134,7 +134,7 @@ class Trainer:
 
     @property
     def _first_across(self) -> int:
-        """The first epoch with contrasts across the modalities."""
+        """The first epoch with cross-modal losses."""
         return math.ceil(self.options.within_share * self.options.epochs)
 
     def _all_seen(self) -> bool:
@@ -142,8 +142,8 @@ class Trainer:
 
     def _match(self) -> None:
         if self._all_seen():
-            dealt = match_alike(self.memory["voice"], self.memory["face"], self.maker.data.speaker_sex)
-            self.partners, self.memory["face"] = self.partners[dealt], self.memory["face"][dealt]
+            order = match_alike(self.memory["voice"], self.memory["face"], self.maker.data.speaker_sex)
+            self.partners, self.memory["face"] = self.partners[order], self.memory["face"][order]
 
     def _remember(self, speakers: Tensor, voices: Tensor, faces: Tensor) -> None:
         once = speakers[: len(speakers) // VIEWS]
@@ -154,7 +154,7 @@ class Trainer:
             memory[once] = kept * memory[once] + (1 - kept) * mean
 
     def _prototypes(self) -> dict[str, Tensor] | None:
-        """Both modalities' means of the clusters of the speakers' joint embeddings, once all were seen."""
+        """Means of both modalities over the clusters of the joint embeddings; None before all speakers were seen."""
         if not self._all_seen():
             return None
         joint = F.normalize(self.memory["voice"] + self.memory["face"], dim=1)
@@ -177,11 +177,11 @@ class Trainer:
         return self.options.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _start_apart(model: CMPC) -> None:
-    """Let the last activation be mostly zero at first.
+def _lower_last_bias(model: CMPC) -> None:
+    """Initialise the last activation to be mostly zero.
 
-    Embeddings are means of what a ReLU leaves, hence all positive: any two of a fresh network have a cosine of
-    about 0.9, and the contrasts would spend most of the training on getting away from there.
+    Embeddings are means of ReLU outputs, hence positive: two embeddings of a new network have a cosine of about 0.9,
+    and most of the training would be spent on separating them.
     """
     for encoder in (model.voice_subnet, model.face_subnet):
         last = encoder.layer4[-1]

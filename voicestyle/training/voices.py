@@ -1,7 +1,6 @@
-"""Recordings of many speakers: who is trained on, who is held out, and their log-mels."""
+"""Recordings of many speakers: training speakers, held-out speakers, and their log-mels."""
 
 import csv
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from cmpc2 import decode, log_mel, speech_only
 from voicestyle.training.augment_voices import recording_variants
 from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.faces import Progress
 from voicestyle.training.labels import SEXES
 
 _HOLD_OUT_SEED = 2204_14057
@@ -19,7 +19,7 @@ _HOLD_OUT_SEED = 2204_14057
 
 @dataclass(frozen=True)
 class Speaker:
-    """One row of speakers.csv: the recording's file name in the folder, the speaker's id, F or M."""
+    """One row of speakers.csv. file: name of the recording in the folder. speaker: id. sex: F or M."""
 
     file: str
     speaker: str
@@ -27,15 +27,15 @@ class Speaker:
 
 
 def read_speakers(folder: Path) -> list[Speaker]:
-    """The rows of `folder`/speakers.csv (header: file,speaker,sex), ordered by speaker.
+    """Read `folder`/speakers.csv (header: file,speaker,sex), ordered by speaker.
 
-    Raises TrainingDataError for a folder without it, other columns, another sex than F or M, a speaker
-    named twice, or a recording that is not there.
+    Raises TrainingDataError for a missing file, other columns, a sex other than F or M, a repeated speaker, or a
+    missing recording.
     """
     table = folder / "speakers.csv"
     if not table.is_file():
         raise TrainingDataError(
-            f"the folder of voices must hold speakers.csv (file,speaker,sex) and its recordings; {folder} does not"
+            f"the folder of voices must contain speakers.csv (file,speaker,sex) and its recordings; {folder} does not"
         )
     with table.open(newline="", encoding="utf-8") as lines:
         reader = csv.DictReader(lines)
@@ -46,16 +46,16 @@ def read_speakers(folder: Path) -> list[Speaker]:
         if speaker.sex not in SEXES:
             raise TrainingDataError(f"{table}: sex must be F or M, got {speaker.sex!r} for {speaker.speaker}")
         if not (folder / speaker.file).is_file():
-            raise TrainingDataError(f"{table} names {speaker.file}, which {folder} does not hold")
+            raise TrainingDataError(f"{table} lists {speaker.file}, which is missing in {folder}")
     if len({speaker.speaker for speaker in speakers}) < len(speakers):
-        raise TrainingDataError(f"{table} must name each speaker once")
+        raise TrainingDataError(f"{table} must list each speaker once")
     return sorted(speakers, key=lambda speaker: speaker.speaker)
 
 
 def hold_out(speakers: list[Speaker], per_sex: int) -> tuple[list[Speaker], list[Speaker]]:
-    """(training, held out), each ordered by speaker; `per_sex` women and as many men are held out.
+    """Split into (training, held out), each ordered by speaker, with `per_sex` held-out women and as many men.
 
-    The choice depends on the list alone. Raises TrainingDataError when fewer than two of a sex would be left.
+    The choice depends only on the list. Raises TrainingDataError if fewer than two of a sex would remain.
     """
     rng = np.random.Generator(np.random.Philox(_HOLD_OUT_SEED))
     held: set[str] = set()
@@ -71,16 +71,14 @@ def hold_out(speakers: list[Speaker], per_sex: int) -> tuple[list[Speaker], list
 
 
 def served_log_mel(path: Path) -> Tensor:
-    """A recording as the service sees it: float32 [1, 64, T], T ≥ 800."""
+    """The log-mel of a recording as computed by the service: float32 [1, 64, T], T ≥ 800."""
     return torch.from_numpy(log_mel(speech_only(decode(path))))
 
 
-def training_log_mels(
-    folder: Path, speakers: list[Speaker], cache: Path, progress: Callable[[range], Iterable[int]]
-) -> list[list[Tensor]]:
-    """For each speaker the log-mels [1, 64, T] of its recording's variants; kept in `cache` (.npz).
+def training_log_mels(folder: Path, speakers: list[Speaker], cache: Path, progress: Progress) -> list[list[Tensor]]:
+    """Log-mels [1, 64, T] of the variants of each speaker's recording, stored in `cache` (.npz).
 
-    Speech is cut out of the recording as it is, so that every variant holds the same frames.
+    Speech is detected in the unchanged recording, so that all variants contain the same frames.
     """
     key = ",".join(speaker.file for speaker in speakers)
     if cache.is_file():
