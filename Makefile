@@ -2,7 +2,7 @@
 #   make demo [VOICE=path] [FACE=path]   a voice to a face through a real TorchServe
 #   make test                            lint, types, import directions, tests
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench bench-quick clean lock train
+.PHONY: help demo serve test lint docs coverage bench bench-quick clean lock train
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -23,7 +23,7 @@ $(BIN)/python:
 	@touch $@
 
 .venv/test.stamp: .venv/serve.stamp
-	$(INSTALL) client,serve,test,dev
+	$(INSTALL) client,serve,test,dev,docs
 	@touch $@
 
 .venv/train.stamp: .venv/serve.stamp
@@ -52,6 +52,14 @@ test: lint  ## lint, then every test that needs no GPU
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/python -m pytest
 
+docs: .venv/test.stamp  ## the documentation as a site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+coverage: export GOMP_SPINCOUNT ?= 1000
+coverage: .venv/test.stamp  ## the tests without servers, and the share of lines that they run
+	$(BIN)/voicestyle bundle demo
+	$(BIN)/python -m pytest -m 'not serving' --cov
+
 bench: .venv/serve.stamp  ## hours: step, profile, clients, arrivals, cold start, front end into docs/benchmarks.md
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/voicestyle archive
@@ -78,4 +86,4 @@ lock: $(BIN)/python  ## resolve requirements.lock anew
 	@sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock  # the build (CPU, CUDA) is the index's choice
 
 clean:  ## everything that make made
-	rm -rf .venv .cache bundles build logs *.egg-info model_store/*.mar face*.png
+	rm -rf .venv .cache bundles build logs site *.egg-info model_store/*.mar face*.png
