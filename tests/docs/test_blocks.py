@@ -80,6 +80,23 @@ def test_unknown_flags_and_targets_are_found(page_runner):
             page_runner.check_sh(text)
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("json", '{"ok": …}'),
+        ("yaml", "a: b: c"),
+        ("promql", "sum(rate(voicestyle_steps_total[5m])"),
+        ("bibtex", "@article{key,\n  title = {One\n}"),
+        ("text", "voicestyle serve"),
+        ("sh", "voicestyle serve > log"),
+        ("sh", "kill $(cat pid)"),
+    ],
+)
+def test_mistakes_in_a_block_are_found(page_runner, language, text):
+    with pytest.raises(Exception):  # noqa: B017 (each parser has its own)
+        getattr(page_runner, f"check_{language}")(text)
+
+
 def test_python_blocks_run_for_each_error_that_they_catch(page_runner, capsys):
     page_runner.check_python(
         "from voicestyle.client import BadRequestError, Client\n"

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
@@ -107,12 +108,13 @@ class PageRunner:
         for word in arguments:
             if re.fullmatch(r"[\w.-]+\.(wav|flac|pt|tar|csv|npy|txt)", word):
                 (self.folder / word).touch()
-        arguments = [path for word in arguments for path in (sorted(map(str, self.folder.glob(word))) or [word])]
-        done = CliRunner().invoke(main, arguments)
+        expanded = [sorted(map(str, self.folder.glob(word))) if "*" in word else [word] for word in arguments]
+        done = CliRunner().invoke(main, [word for words in expanded for word in words])
         assert done.exit_code == 0, done.output
 
     def run_make(self, arguments):
-        subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
+        clean = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+        subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True, env=clean)
         makefile = (ROOT / "Makefile").read_text()
         for variable in re.findall(r"\b([A-Z_]+)=", " ".join(arguments)):
             assert f"$({variable})" in makefile, f"the Makefile does not read {variable}"
@@ -159,7 +161,7 @@ class PageRunner:
         else:
             sources, options = [ROOT / arguments[0]], arguments[1:]
         text = "--help" + "".join(source.read_text() for source in sources)
-        assert not [option for option in options if option.startswith("--") and option not in text]
+        assert not [option for option in options if option.startswith("--") and option.split("=")[0] not in text]
         return None
 
     def run_pip(self, arguments):
@@ -197,15 +199,16 @@ def leaf_commands(command):
 
 
 def commands_of(text):
-    """The commands of a shell block as lists of words; redirections and leading assignments are dropped."""
+    """The commands of a shell block as lists of words, without leading assignments."""
     assert "`" not in text, "command substitution has no check"
+    assert "$(" not in text, "command substitution has no check"
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
         lexer.whitespace_split = True
         words = []
         for word in [*lexer, ";"]:
-            assert not set(word) <= set("<>"), "redirection has no check"
-            if set(word) <= set("|&;"):
+            assert not re.fullmatch("[<>]+", word), "redirection has no check"
+            if re.fullmatch("[|&;]+", word):
                 while words and re.match(r"[A-Z_]+=", words[0]):
                     words.pop(0)
                 if words:
