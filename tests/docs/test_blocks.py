@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 
 from tests.support.client_responses import FACE, encode
@@ -93,7 +94,7 @@ def test_unknown_flags_and_targets_are_found(page_runner):
     ],
 )
 def test_mistakes_in_a_block_are_found(page_runner, language, text):
-    with pytest.raises(Exception):  # noqa: B017 (each parser has its own)
+    with pytest.raises((AssertionError, SyntaxError, ValueError, yaml.YAMLError)):
         getattr(page_runner, f"check_{language}")(text)
 
 
