@@ -31,12 +31,10 @@ def name_of(page):
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch, tiny_bundle):
-    """A folder with parts of the checkout, a tiny bundle and the input files that the examples name."""
-    for name in ("deploy", "docs", "samples", "scripts"):
+def workspace(tmp_path, monkeypatch):
+    """A folder with parts of the checkout and the input files that the examples name."""
+    for name in ("bundles", "deploy", "docs", "samples", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "bundles").mkdir()
-    (tmp_path / "bundles" / "demo").symlink_to(tiny_bundle)
     for voice in ("voice.wav", "voice.flac", "my.flac"):
         shutil.copy(ROOT / "samples" / "slt.wav", tmp_path / voice)
     shutil.copy(ROOT / "docs" / "images" / "samples.jpg", tmp_path / "face.jpg")
