@@ -1,6 +1,6 @@
 # A fresh machine needs Python 3.11, make and a package index. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint bench bench-quick clean lock train
+.PHONY: help demo serve test test-fast lint docs coverage bench bench-quick clean lock train
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -15,7 +15,7 @@ help:  ## list the targets
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-.venv/test.stamp: private EXTRAS = client,serve,test,dev
+.venv/test.stamp: private EXTRAS = client,serve,test,dev,docs
 .venv/train.stamp: private EXTRAS = client,serve,train
 .venv/test.stamp .venv/train.stamp: .venv/serve.stamp
 .venv/%.stamp: pyproject.toml requirements.lock
@@ -46,6 +46,14 @@ test-fast: .venv/test.stamp  ## run the tests that start no server and take no l
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/python -m pytest -q -m 'not serving and not long'
 
+docs: .venv/test.stamp  ## build the documentation site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+coverage: export GOMP_SPINCOUNT ?= 1000
+coverage: .venv/test.stamp  ## run the tests without servers and measure the share of lines that they run
+	$(BIN)/voicestyle bundle demo
+	$(BIN)/python -m pytest -m 'not serving' --cov
+
 bench: .venv/serve.stamp  ## hours: step, profile, clients, arrivals, cold start, front end into docs/benchmarks.md
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/voicestyle archive
@@ -72,4 +80,4 @@ lock: $(BIN)/python  ## resolve requirements.lock again
 	@sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock  # the index decides on the build (CPU, CUDA)
 
 clean:  ## remove all generated files
-	rm -rf .venv .cache bundles build logs *.egg-info model_store/*.mar face*.png
+	rm -rf .venv .cache bundles build logs site *.egg-info model_store/*.mar face*.png
