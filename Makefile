@@ -30,6 +30,10 @@ $(BIN)/python:
 	$(INSTALL) client,serve,train
 	@touch $@
 
+.venv/bench.stamp: .venv/serve.stamp
+	$(INSTALL) client,serve,bench
+	@touch $@
+
 demo: .venv/serve.stamp  ## VOICE=path FACE=path: a voice to a PNG through a real TorchServe
 	$(BIN)/python scripts/demo.py --voice '$(VOICE)' --face '$(FACE)'
 
@@ -52,20 +56,15 @@ test: lint  ## lint, then every test that needs no GPU
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/python -m pytest
 
-bench: .venv/serve.stamp  ## hours: step, profile, clients, arrivals, cold start, front end into docs/benchmarks.md
+bench: .venv/bench.stamp  ## hours: step, serving and cold start, into docs/benchmarks.md
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/voicestyle archive
 	$(BIN)/python -m benchmarks.step --quality 2
-	$(BIN)/python -m benchmarks.profile --variant "published loop" --warm-up 1
-	$(BIN)/python -m benchmarks.profile --variant "compiled, bfloat16"
-	$(BIN)/python -m benchmarks.profile --variant "compiled, bfloat16" --subject demo
-	$(BIN)/python -m benchmarks.clients
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.cold_start
-	$(BIN)/python -m benchmarks.front_end
-	$(BIN)/python -m benchmarks.table
+	$(BIN)/python -m benchmarks.tables
 
-bench-quick: .venv/serve.stamp  ## minutes: the step's speed alone
+bench-quick: .venv/bench.stamp  ## minutes: the speed of the step
 	$(BIN)/python -m benchmarks.step --quick
 
 train: .venv/train.stamp  ## VOICES=folder: train the demo bundle's encoders anew
