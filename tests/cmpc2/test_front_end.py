@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.support import plain_front_end
 from cmpc2 import decode, log_mel, speech_only
 from cmpc2.log_mel import _FILTERS, BLOCK_FRAMES
+from tests.support import plain_front_end
 
 ONE_THREAD = 1 << 18  # multiplications in a product up to which OpenBLAS keeps to the thread that asks
 
