@@ -61,7 +61,7 @@ def measure_torchserve(archive: Path, steps: int, size: int) -> dict[str, float]
     from voicestyle.serving import TorchServe
 
     marks = [("ready", time.perf_counter())]
-    with TorchServe(archive) as server, Client(server.url, max_retries=0) as client:
+    with TorchServe(archive) as server, Client(f"http://127.0.0.1:{server.ports.inference}", max_retries=0) as client:
         for name in ("first face", "second face"):
             marks.append((name, time.perf_counter()))
             client.generate(VOICES[0], seed=0, steps=steps, size=size)
@@ -71,9 +71,8 @@ def measure_torchserve(archive: Path, steps: int, size: int) -> dict[str, float]
 
 def main() -> None:
     """Measure both kinds of start in turn, and write and print a row."""
-    from benchmarks.results import RESULTS, append, machine, spread
+    from benchmarks.results import ARCHIVE, RESULTS, append, machine, spread
     from benchmarks.tables import cold_start_table
-    from voicestyle.archive import ARCHIVE
     from voicestyle.serving import stop_on_signals
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

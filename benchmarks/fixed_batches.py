@@ -10,9 +10,8 @@ from dataclasses import replace
 from time import perf_counter
 
 from handlers import voicestyle_handler
-from voicestyle.worker.request_parser import Row
-from voicestyle.worker.responses import Answer as Response
-from voicestyle.worker.torchserve import Context
+from voicestyle.worker.responses import JSON, Response
+from voicestyle.worker.torchserve import Context, read_rows, send_responses
 
 
 class FixedBatchHandler(voicestyle_handler.VoiceStyleHandler):
@@ -20,19 +19,17 @@ class FixedBatchHandler(voicestyle_handler.VoiceStyleHandler):
 
     def handle(self, data: Sequence[Mapping[str, object]], context: Context) -> list[bytes]:
         """Iterate until each of these requests has a response."""
-        rows = [Row(context.request_ids[i], fields, context.get_all_request_header(i)) for i, fields in enumerate(data)]
+        rows = read_rows(data, context)
         found: dict[str, tuple[Response, float]] = {}
         while remaining := [row for row in rows if row.id not in found]:
-            found |= {key: (response, perf_counter()) for key, response in self._batch.turn(remaining).items()}
-        ended = perf_counter()
-        return [
-            voicestyle_handler._send(_with_held(response, ended - done), index, context)  # pyright: ignore[reportPrivateUsage]
-            for index, (response, done) in enumerate(found[row.id] for row in rows)
-        ]
+            found |= {key: (response, perf_counter()) for key, response in self._batch.iterate(remaining).items()}
+        end = perf_counter()
+        responses = {key: _with_held(response, end - done) for key, (response, done) in found.items()}
+        return send_responses(rows, responses, context)
 
 
 def _with_held(response: Response, seconds: float) -> Response:
-    if response.status != 200 or response.content_type != "application/json":
+    if response.status != 200 or response.content_type != JSON:
         return response
     face = json.loads(response.body)
     face["timings"]["held"] = round(seconds, 4)

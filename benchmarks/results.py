@@ -15,6 +15,7 @@ import torch
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "benchmarks" / "results"
+ARCHIVE: Final = ROOT / "model_store" / "voicestyle.mar"
 CODE: Final = ("*.py", "*.yaml", "pyproject.toml", "requirements.lock")  # what decides whether a commit was modified
 
 Row = Mapping[str, Any]

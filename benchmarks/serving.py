@@ -26,10 +26,10 @@ import numpy as np
 import yaml
 
 from benchmarks.networks import VOICES
-from benchmarks.results import RESULTS, Row, append, machine, significant, spread
+from benchmarks.results import ARCHIVE, RESULTS, Row, append, machine, significant, spread
 from benchmarks.tables import arrivals_table, clients_table
-from voicestyle.archive import ARCHIVE, HANDLER, MODEL, MODEL_CONFIG
-from voicestyle.client import AsyncClient, ClientError
+from voicestyle.archive import HANDLER, MODEL, MODEL_CONFIG
+from voicestyle.client import APIError, AsyncClient
 from voicestyle.serving import TorchServe, stop_on_signals
 
 SLOTS: Final = 8  # of a batch, fixed or continuous
@@ -66,7 +66,8 @@ def derive(archive: Path, mode: str, folder: Path) -> Path:
             manifest["model"]["handler"] = FIXED_BATCHES.name
             contents[manifest_name] = json.dumps(manifest).encode()
             contents[FIXED_BATCHES.name] = FIXED_BATCHES.read_bytes()
-            contents[HANDLER] = contents[Path(HANDLER).name]  # the base class of that handler
+            name = Path(HANDLER).name
+            contents[f"handlers/{name}"] = contents[name]  # the base class of that handler
         for name, content in contents.items():
             target.writestr(name, content)
     return derived
@@ -131,7 +132,7 @@ def sender(client: AsyncClient, steps: int, size: int) -> Send:
         sent = perf_counter() - began
         try:
             face = await client.generate(request.voice, seed=request.seed, steps=steps, size=size)
-        except ClientError as error:
+        except APIError as error:
             return Result(sent, perf_counter() - began, error=type(error).__name__)
         done = perf_counter() - began
         later = sum(face.timings.get(stage, 0.0) for stage in AFTER_FIRST_STEP)
@@ -160,11 +161,14 @@ async def closed_loop(send: Send, requests: Sequence[Request], clients: int) -> 
     return [each for results in await asyncio.gather(*(client() for _ in range(clients))) for each in results]
 
 
-def measure(url: str, steps: int, size: int, requests: Sequence[Request], clients: int | None = None) -> list[Result]:
+def measure(
+    server: TorchServe, steps: int, size: int, requests: Sequence[Request], clients: int | None = None
+) -> list[Result]:
     """Send one request that is not measured, then all of them: in a closed loop of `clients`, or in an open loop."""
 
     async def run() -> list[Result]:
-        async with AsyncClient(url, timeout=TIMEOUT, max_retries=0) as client:
+        url = f"http://127.0.0.1:{server.ports.inference}"
+        async with AsyncClient(url, timeout=TIMEOUT, deadline=TIMEOUT, max_retries=0) as client:
             await sender(client, steps, size)(requests[0])
             send = sender(client, steps, size)
             return await (closed_loop(send, requests, clients) if clients else open_loop(send, requests))
@@ -244,7 +248,7 @@ def main(
             for _ in range(runs):
                 for number, measured in waiting.items():
                     sent = [Request(0, VOICES[i % len(VOICES)], i) for i in range(number * faces)]
-                    measured.append(measure(server.url, steps, size, sent, number))
+                    measured.append(measure(server, steps, size, sent, number))
         rows = [clients_row(number, measured) | common for number, measured in waiting.items()]
         append(results / "clients.jsonl", rows)
         click.echo(clients_table(rows))
@@ -258,7 +262,7 @@ def main(
                     sent = poisson(share * capacity / 60, requests, run)
                     click.echo(f"{mode} at {share:.0%}, run {run + 1}: at least {sent[-1].at:.0f} s", err=True)
                     with serve(archive, mode) as server:
-                        measured.append(measure(server.url, steps, size, sent))
+                        measured.append(measure(server, steps, size, sent))
         finally:  # an interrupted run keeps its measurements
             rows: list[Row] = [
                 arrivals_row(mode, share, measured) | common for (share, mode), measured in arriving.items()

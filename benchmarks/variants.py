@@ -79,7 +79,7 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
         image_size=networks.image_size,
         schedule=Schedule(base_lr=networks.learning_rate),
         device=device,
-        together=variant.batched or None,
+        batched=variant.batched or None,
     )
     if variant.graphs:
         engine.capture(CudaCapture(device))

@@ -21,7 +21,7 @@ from benchmarks.serving import MODES, Request, Result, derive, poisson
 from handlers import voicestyle_handler
 from tests.support.fake_torchserve import FakePipeline, Frontend
 from voicestyle.archive import build_archive
-from voicestyle.client import ClientError
+from voicestyle.client import APIConnectionError
 from voicestyle.worker.service_config import ServiceConfig
 
 TIMINGS = {"decode": 1.0, "queue": 2.0, "optimise": 0.004, "render": 0.003, "encode": 0.002}
@@ -99,10 +99,10 @@ def test_closed_loop_waits_for_responses():
 
 def test_errors_are_results_too():
     async def respond(seed):
-        raise ClientError("no face")
+        raise APIConnectionError("no face")
 
     results = run(serving.open_loop, respond, REQUESTS[:2])
-    assert [each.error for each in results] == ["ClientError"] * 2
+    assert [each.error for each in results] == ["APIConnectionError"] * 2
     assert serving.throughput(results) == 0
 
 
@@ -186,7 +186,7 @@ def test_a_fixed_batch_responds_at_once(fixed):
     held = {key: json.loads(fixed.responses[key].body)["timings"]["held"] for key in "ad"}
     assert held["a"] >= held["d"] >= 0
     assert max(fixed.pipeline.calls) == 3
-    assert fixed.pipeline.live == 0
+    assert fixed.pipeline.steps == {}
 
 
 @pytest.mark.slow
@@ -210,7 +210,7 @@ def test_serving_on_a_real_torchserve(archive, tmp_path):
 def test_fixed_batches_share_steps_on_a_real_torchserve(archive):
     requests = [Request(0, VOICES[0], number) for number in range(16)]
     with serving.serve(archive, "fixed batches") as server:
-        results = serving.measure(server.url, 40, 32, requests, clients=8)
+        results = serving.measure(server, 40, 32, requests, clients=8)
     assert [each.error for each in results] == [None] * 16
     assert max(each.batch for each in results) > 1
 
