@@ -17,7 +17,8 @@ $(BIN)/python:
 
 .venv/test.stamp: private EXTRAS = client,serve,test,dev,docs
 .venv/train.stamp: private EXTRAS = client,serve,train
-.venv/test.stamp .venv/train.stamp: .venv/serve.stamp
+.venv/bench.stamp: private EXTRAS = client,serve,bench
+.venv/test.stamp .venv/train.stamp .venv/bench.stamp: .venv/serve.stamp
 .venv/%.stamp: pyproject.toml requirements.lock
 	PYTHON='$(PYTHON)' sh scripts/install.sh $(EXTRAS) --editable
 	@touch $@
@@ -54,20 +55,15 @@ coverage: .venv/test.stamp  ## run the tests without servers and measure the sha
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/python -m pytest -m 'not serving' --cov
 
-bench: .venv/serve.stamp  ## hours: step, profile, clients, arrivals, cold start, front end into docs/benchmarks.md
+bench: .venv/bench.stamp  ## measure step, serving and cold start for docs/benchmarks.md (hours)
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/voicestyle archive
 	$(BIN)/python -m benchmarks.step --quality 2
-	$(BIN)/python -m benchmarks.profile --variant "published loop" --warm-up 1
-	$(BIN)/python -m benchmarks.profile --variant "compiled, bfloat16"
-	$(BIN)/python -m benchmarks.profile --variant "compiled, bfloat16" --subject demo
-	$(BIN)/python -m benchmarks.clients
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.cold_start
-	$(BIN)/python -m benchmarks.front_end
-	$(BIN)/python -m benchmarks.table
+	$(BIN)/python -m benchmarks.tables
 
-bench-quick: .venv/serve.stamp  ## minutes: the step's speed alone
+bench-quick: .venv/bench.stamp  ## minutes: the speed of the step
 	$(BIN)/python -m benchmarks.step --quick
 
 train: .venv/train.stamp  ## VOICES=folder train the demo bundle's encoders again

@@ -1,1 +1,1 @@
-"""Measurements of speed, memory and quality: rows of JSON lines in `results/`, tables in docs/benchmarks.md."""
+"""Benchmarks of speed, memory and quality. Each appends rows to `results/`; docs/benchmarks.md shows them as tables."""

@@ -1,92 +1,106 @@
-"""How long until a worker is ready: the stages of its start, and all of it on TorchServe with the first faces after.
+"""How long a start takes: a worker's start by stages, then TorchServe until it is ready, and its first faces.
 
-python -m benchmarks.cold_start
+    python -m benchmarks.cold_start
+
+`stages` runs in a new process whose start is measured, so this module imports only the standard library at its top.
 """
 
+import argparse
+import importlib
+import os
 import tempfile
 import time
 import zipfile
-from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import click
-import httpx
-import torch
-
-from benchmarks.load import Asked
-from benchmarks.machine import Machine
-from benchmarks.processes import measure
-from benchmarks.rows import RESULTS, Spread, append
-from benchmarks.subjects import VOICES
-from voicestyle.archive import ARCHIVE
-from voicestyle.serving import TorchServe, stop_on_signals
-from voicestyle.serving.server import WORKER
-
-Seconds = dict[str, float]
+BEGAN = time.time()
 
 
-@click.command()
-@click.option("--archive", default=ARCHIVE, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--steps", default=50, show_default=True)
-@click.option("--size", default=256, show_default=True, help="Pixels a side.")
-@click.option("--output", default=RESULTS / "cold_start.jsonl", type=click.Path(path_type=Path), help="Rows are added.")
-def main(archive: Path, repeats: int, steps: int, size: int, output: Path) -> None:
-    """Measure both kinds of start in turn and write a row."""
-    machine = Machine.here(torch.device("cpu"))
-    stages: list[Seconds] = []
-    served: list[Seconds] = []
-    with stop_on_signals(), tempfile.TemporaryDirectory() as folder:
-        bundle = unpack(archive, Path(folder))
-        for _ in range(repeats):
-            stages.append(start(bundle))
-            served.append(serve(archive, Asked(steps, size)))
-    row: dict[str, Any] = {
-        "benchmark": "cold start",
-        "repeats": repeats,
-        "stages": spreads(stages),
-        "stages_together": Spread.of(sum(each.values()) for each in stages).as_row(),
-        "torchserve": spreads(served),
-        "steps": steps,
-        "size": size,
-        "machine": asdict(machine),
-    }
-    append(output, row)
-    for part in ("stages", "torchserve"):
-        for name, seconds in row[part].items():
-            click.echo(f"{name}: {seconds['median']:g} s ({seconds['min']:g} to {seconds['max']:g})")
+def stages(bundle: str, started: float) -> dict[str, float]:
+    """Import, load and warm up as the handler does; seconds of each stage.
+
+    started: when this process was started, in seconds since the epoch.
+    """
+    marks = [("interpreter", started), ("torch", BEGAN)]
+    import torch
+
+    marks.append(("other imports", time.time()))
+    importlib.import_module("handlers.voicestyle_handler")
+    from voicestyle.pipeline import Pipeline
+
+    marks.append(("load", time.time()))
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    warm_up = Pipeline.warm_up
+
+    def timed(self: Pipeline) -> None:
+        marks.append(("warm-up", time.time()))
+        warm_up(self)
+
+    Pipeline.warm_up = timed
+    Pipeline.load(Path(bundle))
+    marks.append(("", time.time()))
+    return {name: after - at for (name, at), (_, after) in pairwise(marks)}
 
 
-def unpack(archive: Path, folder: Path) -> Path:
-    """The bundle of an archive, in a folder."""
-    with zipfile.ZipFile(archive) as source:
-        source.extractall(folder, [name for name in source.namelist() if name.startswith("bundle/")])
-    return folder / "bundle"
+def measure_stages(archive: Path) -> dict[str, float]:
+    """Measure the stages of a worker's start in a new process, without TorchServe."""
+    from benchmarks.results import run_process
+    from voicestyle.serving.server import WORKER
+
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(archive) as source:
+            source.extractall(folder, [name for name in source.namelist() if name.startswith("bundle/")])
+        return run_process("benchmarks.cold_start", "stages", WORKER, bundle=f"{folder}/bundle", started=time.time())
 
 
-def start(bundle: Path) -> Seconds:
-    """The stages of a worker's start, without TorchServe around it."""
-    return measure("benchmarks.cold_start_worker", [bundle, time.time()], WORKER)
+def measure_torchserve(archive: Path, steps: int, size: int) -> dict[str, float]:
+    """Measure from the start of TorchServe until its worker is ready, and then its first two faces."""
+    from benchmarks.networks import VOICES
+    from voicestyle.client import Client
+    from voicestyle.serving import TorchServe
 
-
-def serve(archive: Path, asked: Asked) -> Seconds:
-    """From the start of TorchServe to a worker that is ready, then its first two faces."""
-    began = time.perf_counter()
-    found: Seconds = {}
-    with TorchServe(archive) as server:
-        found["ready"] = time.perf_counter() - began
+    marks = [("ready", time.perf_counter())]
+    with TorchServe(archive) as server, Client(f"http://127.0.0.1:{server.ports.inference}", max_retries=0) as client:
         for name in ("first face", "second face"):
-            began = time.perf_counter()
-            body, headers = VOICES[0].read_bytes(), asked.headers(seed=0)
-            httpx.post(server.url, content=body, headers=headers, timeout=600, trust_env=False).raise_for_status()
-            found[name] = time.perf_counter() - began
-    return found
+            marks.append((name, time.perf_counter()))
+            client.generate(VOICES[0], seed=0, steps=steps, size=size)
+        marks.append(("", time.perf_counter()))
+    return {name: after - at for (name, at), (_, after) in pairwise(marks)}
 
 
-def spreads(found: list[Seconds]) -> dict[str, dict[str, float]]:
-    """By stage."""
-    return {name: Spread.of(each[name] for each in found).as_row() for name in found[0]}
+def main() -> None:
+    """Measure both kinds of start in turn, and write and print a row."""
+    from benchmarks.results import ARCHIVE, RESULTS, append, machine, spread
+    from benchmarks.tables import cold_start_table
+    from voicestyle.serving import stop_on_signals
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--archive", type=Path, default=ARCHIVE)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--size", type=int, default=256, help="pixels a side")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder; the row is appended")
+    given = parser.parse_args()
+    here = machine()
+    with stop_on_signals():
+        runs = [
+            (measure_stages(given.archive), measure_torchserve(given.archive, given.steps, given.size))
+            for _ in range(given.repeats)
+        ]
+    worker, torchserve = zip(*runs, strict=True)
+    row = {
+        "benchmark": "cold start",
+        "repeats": given.repeats,
+        "stages": {name: spread(each[name] for each in worker) for name in worker[0]},
+        "stages_total": spread(sum(each.values()) for each in worker),
+        "torchserve": {name: spread(each[name] for each in torchserve) for name in torchserve[0]},
+        "steps": given.steps,
+        "size": given.size,
+        "machine": here,
+    }
+    append(given.results / "cold_start.jsonl", [row])
+    print(cold_start_table([row]))
 
 
 if __name__ == "__main__":

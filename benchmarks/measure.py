@@ -1,90 +1,88 @@
-"""One measurement of one variant, in a process of its own that prints it as a line of JSON.
+"""Measurements of one variant, each meant for a process of its own (`benchmarks.results.run_process`)."""
 
-python -m benchmarks.measure time --subject demo --variant eager
-python -m benchmarks.measure quality --subject demo --variant eager --face 0 --image face.npy
-"""
-
-import json
 import os
-from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
-import click
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks import machine
-from benchmarks.subjects import SUBJECTS, Networks
-from benchmarks.variants import VARIANTS, Face
+from benchmarks.networks import NETWORKS, Networks
+from benchmarks.published_loop import Step
+from benchmarks.results import machine
+from benchmarks.variants import VARIANTS
 from voicestyle.engine import encoder_input
 from voicestyle.images import to_pixels
 
-MATMUL_DTYPES = (torch.float32, torch.bfloat16)
+MATRIX_SIZE = 2048
+MATRIX_RUNS = 8
+MATRIX_DTYPES = (torch.float32, torch.bfloat16)
 
 
-@click.group()
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--threads", type=int, help="By default one for each core of this process.")
-@click.pass_context
-def main(context: click.Context, device: str, threads: int | None) -> None:
-    """Measure one variant."""
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    context.obj = torch.device(device)
-
-
-@main.command()
-@click.option("--subject", required=True, type=click.Choice(list(SUBJECTS)))
-@click.option("--variant", required=True, type=click.Choice(list(VARIANTS)))
-@click.option("--batch", default=1, show_default=True)
-@click.option("--warm-up", default=3, show_default=True, help="Steps before the clock starts.")
-@click.option("--steps", default=3, show_default=True)
-@click.pass_obj
-def time(device: torch.device, subject: str, variant: str, batch: int, warm_up: int, steps: int) -> None:
-    """Seconds a step, memory, and the rate of large matrix products right after."""
-    here = machine.Machine.here(device)
-    run = VARIANTS[variant].start(SUBJECTS[subject], range(batch), device)
+def time(networks: str, variant: str, batch: int, warm_up: int, steps: int, device: str) -> dict[str, Any]:
+    """Seconds a step after `warm_up` steps, peak memory, and the rate of large matrix products directly afterwards."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    here, where = machine(device), torch.device(device)
+    run = VARIANTS[variant].start(NETWORKS[networks], range(batch), where)
     for _ in range(warm_up):
         run.step()
-    began = machine.now(device)
+    began = now(where)
     for _ in range(steps):
         run.step()
-    seconds = (machine.now(device) - began) / steps
-    found = {
-        "machine": asdict(here),
-        "seconds": seconds,
-        "peak_resident_mib": machine.peak_resident_mib(),
-        "peak_cuda_mib": machine.peak_cuda_mib(device),
-        "matmul_gflops": {str(dtype).split(".")[1]: machine.matmul_gflops(device, dtype) for dtype in MATMUL_DTYPES},
+    return {
+        "machine": here,
+        "steps": steps,
+        "seconds": (now(where) - began) / steps,
+        "peak_resident_mib": peak_resident_mib(),
+        "peak_cuda_mib": torch.cuda.max_memory_allocated(where) / 2**20 if where.type == "cuda" else None,
+        "matmul_gflops": {str(dtype).split(".")[1]: matmul_gflops(where, dtype) for dtype in MATRIX_DTYPES},
     }
-    click.echo(json.dumps(found))
 
 
-@main.command()
-@click.option("--subject", required=True, type=click.Choice(list(SUBJECTS)))
-@click.option("--variant", required=True, type=click.Choice(list(VARIANTS)))
-@click.option("--face", default=0, show_default=True)
-@click.option("--image", required=True, type=click.Path(path_type=Path), help="Where the final image goes (.npy).")
-@click.pass_obj
-def quality(device: torch.device, subject: str, variant: str, face: int, image: Path) -> None:
-    """The whole schedule; what it came to as the float32 networks see it, so that no variant judges itself."""
-    networks = SUBJECTS[subject].networks()
-    run = VARIANTS[variant].start(SUBJECTS[subject], range(face, face + 1), device)
-    for _ in range(networks.steps):
+def quality(networks: str, variant: str, face: int, image: str, device: str) -> dict[str, float]:
+    """Take all steps of a face, write its pixels to the file `image` (.npy), and return its similarity."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    run = VARIANTS[variant].start(NETWORKS[networks], range(face, face + 1), torch.device(device))
+    for _ in range(NETWORKS[networks].steps):
         run.step()
-    similarity, pixels = judge(networks, run.face(face), face)
+    similarity, pixels = judge(NETWORKS[networks].load(), run.state(face), face)
     np.save(image, pixels)
-    click.echo(json.dumps({"similarity": similarity}))
+    return {"similarity": similarity}
 
 
 @torch.no_grad()
-def judge(networks: Networks, face: Face, number: int) -> tuple[float, np.ndarray]:
-    """cos(voice, image) of a final face, and its pixels [S, S, 3]."""
-    image = networks.generator(face.latent, face.noise)
+def judge(networks: Networks, state: Step, face: int) -> tuple[float, np.ndarray]:
+    """cos(voice, image) of a face as the float32 networks see it, and its pixels [S, S, 3] uint8.
+
+    A variant of lower precision must not judge itself.
+    """
+    image = networks.generator(state.latent.cpu(), [level.cpu() for level in state.noise])
     seen = encoder_input(image, networks.image_size, networks.image_size)
-    voice = networks.encoders.encode_voice(networks.voice(number))
+    voice = networks.encoders.encode_voice(networks.voice(face))
     return F.cosine_similarity(voice, networks.encoders.encode_face(seen)).item(), to_pixels(image[0])
 
 
-if __name__ == "__main__":
-    main()
+def matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    """10⁹ operations a second in a product of two 2048² matrices, the best of several runs."""
+    a, b = (torch.randn(MATRIX_SIZE, MATRIX_SIZE).to(device, dtype) for _ in range(2))
+    seconds: list[float] = []
+    for _ in range(MATRIX_RUNS):
+        began = now(device)
+        torch.mm(a, b)
+        seconds.append(now(device) - began)
+    return 2 * MATRIX_SIZE**3 / min(seconds) / 1e9
+
+
+def now(device: torch.device) -> float:
+    """Seconds of a clock, read when the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return perf_counter()
+
+
+def peak_resident_mib() -> float:
+    """This process's peak resident memory. Not `ru_maxrss`, which starts at the parent process's."""
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))

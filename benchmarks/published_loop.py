@@ -1,108 +1,100 @@
-"""The optimisation as it was published, taken word for word: what every variant of ours is compared with.
+"""The published optimisation, one request at a time: the baseline of the benchmarks and the oracle of the tests.
 
-One request at a time. Each step embeds the voice anew, modulates by grouped convolutions, computes the loss with
-its three terms, and lets the gradient run to every parameter of all networks, though only w and the noise maps
-are optimised. Written from the numbers of this project's design; it shares no code with `voicestyle.engine`.
+Written plainly from the published numbers (VoiceStyle, 10.1145/3671002); it shares no code with `voicestyle.engine`.
+Each step embeds the voice again, computes all three terms of the loss, and computes gradients for the parameters of
+all networks, although only w and the noise maps are optimised.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmpc2 import CMPC
-
-BASE_LR = 0.01
-RAMP_UP, RAMP_DOWN = 0.05, 0.25
-NOISE, NOISE_RAMP = 0.05, 0.75
-NOISE_REGULARISATION = 1e5
 LATENT_REGULARISATION = 0.001
-SMALLEST_MAP = 8
+SMALLEST_MAP = 8  # pixels a side of the last level of a noise map's pyramid
 
+Encoder = Callable[[Tensor], Tensor]
 Generator = Callable[[Tensor, Sequence[Tensor]], Tensor]
 
 
-class PublishedLoop:
-    """The optimisation of one request, step by step.
+@dataclass(frozen=True)
+class Step:
+    """State after a step: w [1, L] and noise maps [1, 1, R, R]; similarity is the cos(voice, face) of this step."""
+
+    latent: Tensor
+    noise: list[Tensor]
+    similarity: float
+
+
+def published_loop(
+    generator: Generator,
+    encode_voice: Encoder,
+    encode_face: Encoder,
+    *,
+    voice: Tensor,
+    first_latent: Tensor,
+    first_noise: Sequence[Tensor],
+    latent_noise: Tensor,
+    latent_std: float,
+    image_size: int = 256,
+    base_lr: float = 0.01,
+    ramp_up: float = 0.05,
+    ramp_down: float = 0.25,
+    noise: float = 0.05,
+    noise_ramp: float = 0.75,
+    noise_regularisation: float = 1e5,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> Iterator[Step]:
+    """Take as many steps as `latent_noise` has rows, and yield the state after each one.
 
     Args:
-        generator: w [1, 512] and noise maps to an image [1, 3, S, S].
-        encoders: of voices and of faces, which see the image at `image_size` pixels.
-        log_mel: the voice, [1, 1, 64, T].
-        first_latent: [1, 512].
-        noise: first noise maps [1, 1, R, R].
-        latent_noise: ε for each step, [steps, 512].
-        latent_std: sqrt(Σ(w_j − mean)² / 10,000).
+        generator: images [1, 3, S, S] from w [1, L] and noise maps [1, 1, R, R].
+        encode_voice: the embedding [1, E] of `voice`.
+        encode_face: the embedding [1, E] of an image [1, 3, S, S] in [-1, 1], at most `image_size` pixels a side.
+        voice: what encode_voice takes, such as a log-mel [1, 1, 64, T].
+        first_latent: w before the first step [1, L].
+        first_noise: noise maps before the first step [1, 1, R, R].
+        latent_noise: ε of each step [steps, L].
+        latent_std: sqrt(Σ(w_j − mean)² / samples), over all samples and all components of w.
+        base_lr … eps: numbers of the schedule and of Adam, named as in `voicestyle.engine.Schedule`.
     """
-
-    def __init__(
-        self,
-        generator: Generator,
-        encoders: CMPC,
-        *,
-        log_mel: Tensor,
-        first_latent: Tensor,
-        noise: Sequence[Tensor],
-        latent_noise: Tensor,
-        latent_std: float,
-        image_size: int = 256,
-    ) -> None:
-        self.generator = generator
-        self.encoders = encoders
-        self.log_mel = log_mel
-        self.latent_noise = latent_noise
-        self.latent_std = latent_std
-        self.image_size = image_size
-        self.latent = first_latent.clone().requires_grad_()
-        self.noise = [level.clone().requires_grad_() for level in noise]
-        self.similarity: list[float] = []
-        self.optimiser = torch.optim.Adam([self.latent, *self.noise], lr=BASE_LR)
-
-    def step(self) -> None:
-        """Take one step. Raises IndexError after the last."""
-        i, steps = len(self.similarity), len(self.latent_noise)
+    w = first_latent.clone().requires_grad_()
+    maps = [level.clone().requires_grad_() for level in first_noise]
+    optimiser = torch.optim.Adam([w, *maps], betas=betas, eps=eps)
+    steps = len(latent_noise)
+    for i in range(steps):
         t = i / steps
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(t)
-        shifted = self.latent + self.latent_noise[i] * noise_strength(t, self.latent_std)
-        image = self.generator(shifted, self.noise)
-        if image.shape[-1] > self.image_size:
-            image = F.avg_pool2d(image, image.shape[-1] // self.image_size)
-        voice = self.encoders.encode_voice(self.log_mel)
-        face = self.encoders.encode_face(image.clamp(-1, 1))
-        similarity = F.cosine_similarity(voice, face).sum()
+        falling = 0.5 - 0.5 * math.cos(math.pi * min(1, (1 - t) / ramp_down))
+        optimiser.param_groups[0]["lr"] = base_lr * falling * min(1, t / ramp_up)
+        sigma = latent_std * noise * max(0, 1 - t / noise_ramp) ** 2
+        shifted = w + sigma * latent_noise[i]
+        image = generator(shifted, maps)
+        if image.shape[-1] > image_size:
+            image = F.avg_pool2d(image, image.shape[-1] // image_size)
+        similarity = F.cosine_similarity(encode_voice(voice), encode_face(image.clamp(-1, 1))).sum()
         loss = 1 - similarity
-        loss = loss + NOISE_REGULARISATION * regularisation(self.noise)
-        loss = loss + LATENT_REGULARISATION * (self.latent - shifted).square().sum()
-        self.optimiser.zero_grad()
+        loss = loss + noise_regularisation * regulariser(maps)
+        loss = loss + LATENT_REGULARISATION * (w - shifted).square().sum()
+        optimiser.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        optimiser.step()
         with torch.no_grad():
-            for level in self.noise:
-                level.sub_(level.mean()).div_(level.std())
-        self.similarity.append(similarity.item())
+            for level in maps:
+                level.copy_((level - level.mean()) / level.std())
+        yield Step(w.detach().clone(), [level.detach().clone() for level in maps], similarity.item())
 
 
-def learning_rate(t: float) -> float:
-    """The learning rate at t = step / steps."""
-    falling = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / RAMP_DOWN))
-    return BASE_LR * falling * min(1.0, t / RAMP_UP)
-
-
-def noise_strength(t: float, latent_std: float) -> float:
-    """The standard deviation of the noise on w at t."""
-    return latent_std * NOISE * max(0.0, 1 - t / NOISE_RAMP) ** 2
-
-
-def regularisation(noise: Sequence[Tensor]) -> Tensor:
-    """How far neighbours in the noise maps [1, 1, R, R] depend on each other, over a pyramid of each."""
-    total = torch.zeros((), device=noise[0].device)
-    for level in noise:
+def regulariser(maps: Sequence[Tensor]) -> Tensor:
+    """Correlation of adjacent values in noise maps [1, 1, R, R], summed over a pyramid of each map."""
+    total = torch.zeros((), dtype=maps[0].dtype, device=maps[0].device)
+    for level in maps:
         while True:
-            for axis in (2, 3):
-                total = total + (level * torch.roll(level, 1, dims=axis)).mean().square()
+            total = total + (level * level.roll(1, dims=3)).mean() ** 2
+            total = total + (level * level.roll(1, dims=2)).mean() ** 2
             if level.shape[-1] <= SMALLEST_MAP:
                 break
             level = F.avg_pool2d(level, 2)

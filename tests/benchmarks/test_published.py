@@ -1,21 +1,24 @@
-"""The published loop computes what our engine computes: the comparison is one of speed alone."""
+"""The published loop and networks compute what this project's engine and generator compute."""
+
+from dataclasses import asdict
 
 import pytest
 import torch
 
-from benchmarks import published_loop, published_networks, stand_in
-from cmpc2 import ResNetConfig
-from voicestyle.engine import Engine, encoder_input
-from voicestyle.generators import StyleGAN2Config, read_stylegan2
+from benchmarks.networks import LATENT_STD, NETWORKS, stylegan2_weights, synthetic_encoders
+from benchmarks.published_loop import published_loop
+from benchmarks.published_stylegan2 import StyleGAN2
+from voicestyle.engine import Engine, Schedule, encoder_input
+from voicestyle.generators import read_stylegan2
 
-CONFIG = StyleGAN2Config(size=64, max_width=12)
-ENCODER = ResNetConfig(widths=(4, 4, 8, 8), depths=(1, 1, 1, 1), embedding_dim=8)
+CONFIG, ENCODER = NETWORKS["tiny"].generator, NETWORKS["tiny"].encoder
 STEPS = 12
+OTHER = Schedule(base_lr=0.02, ramp_up=0.2, ramp_down=0.5, noise=0.02, noise_ramp=0.4, betas=(0.5, 0.9), eps=1e-6)
 
 
 @pytest.fixture(scope="module")
 def weights():
-    return stand_in.stylegan2_weights(CONFIG)
+    return stylegan2_weights(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -31,70 +34,68 @@ def draws():
     maps = [4, 8, 8, 16, 16, 32, 32, 64, 64]
     return {
         "first_latent": torch.randn(1, 512, generator=source),
-        "noise": [torch.randn(1, 1, size, size, generator=source) for size in maps],
+        "first_noise": [torch.randn(1, 1, size, size, generator=source) for size in maps],
         "latent_noise": torch.randn(STEPS, 512, generator=source),
-        "log_mel": torch.randn(1, 1, 64, 100, generator=source),
+        "voice": torch.randn(1, 1, 64, 100, generator=source),
     }
 
 
-def test_the_same_image(weights, ours, draws):
-    theirs = published_networks.StyleGAN2(weights)
+def test_images_equal_the_published_form(weights, ours, draws):
+    published = StyleGAN2(weights)
     w = torch.randn(2, 512, generator=torch.Generator().manual_seed(6))
-    noise = [level.expand(2, -1, -1, -1) for level in draws["noise"]]
+    noise = [level.expand(2, -1, -1, -1) for level in draws["first_noise"]]
     with torch.no_grad():
-        assert torch.allclose(theirs.map(w), ours.map(w), atol=1e-4)
-        torch.testing.assert_close(theirs(w, noise), ours(w, noise), rtol=0, atol=1e-4)
+        torch.testing.assert_close(published(w, noise), ours(w, noise), rtol=0, atol=1e-4)
 
 
-def test_the_same_steps(weights, ours, draws):
-    encoders, frozen = stand_in.encoders(ENCODER), stand_in.encoders(ENCODER).requires_grad_(False)
+@pytest.mark.parametrize("schedule", [Schedule(), OTHER], ids=["published", "other"])
+def test_steps_equal_the_published_loop(weights, ours, draws, schedule):
+    encoders, frozen = synthetic_encoders(ENCODER), synthetic_encoders(ENCODER).requires_grad_(False)
     with torch.no_grad():
-        voice = frozen.encode_voice(draws["log_mel"])[0]
-    engine = Engine(ours, frozen.face_subnet, latent_std=9.0, embedding_dim=8, image_size=64)
+        voice = frozen.encode_voice(draws["voice"])[0]
+    engine = Engine(ours, frozen.face_subnet, latent_std=9.0, embedding_dim=8, image_size=64, schedule=schedule)
     engine.add(
-        "it",
+        "face",
         voice,
         draws["first_latent"][0],
         seed=0,
         steps=STEPS,
-        noise=[level[0] for level in draws["noise"]],
+        noise=[level[0] for level in draws["first_noise"]],
         latent_noise=draws["latent_noise"],
     )
-    theirs = published_networks.StyleGAN2(weights)
-    loop = published_loop.PublishedLoop(theirs, encoders, latent_std=9.0, image_size=64, **draws)
     for _ in range(STEPS):
-        loop.step()
-    engine.step(STEPS)
+        engine.step()
+    generator = StyleGAN2(weights)
+    networks = (generator, encoders.encode_voice, encoders.encode_face)
+    states = list(published_loop(*networks, latent_std=9.0, image_size=64, **draws, **asdict(schedule)))
 
-    outcome = engine.outcome("it")
-    assert loop.similarity == pytest.approx(outcome.similarity.tolist(), abs=1e-4)
-    torch.testing.assert_close(loop.latent.detach(), outcome.latent, rtol=0, atol=1e-3)
-    assert (loop.latent - draws["first_latent"]).abs().max() > 0.01
-    for level, expected in zip(loop.noise, outcome.noise, strict=True):
-        torch.testing.assert_close(level.detach(), expected, rtol=0, atol=5e-3)
+    outcome, last = engine.outcome("face"), states[-1]
+    assert [state.similarity for state in states] == pytest.approx(outcome.similarity.tolist(), abs=1e-4)
+    torch.testing.assert_close(last.latent, outcome.latent, rtol=0, atol=1e-3)
+    assert (last.latent - draws["first_latent"]).abs().max() > 0.01
+    for level, expected in zip(last.noise, outcome.noise, strict=True):
+        torch.testing.assert_close(level, expected, rtol=0, atol=5e-3)
     with torch.no_grad():
         torch.testing.assert_close(
-            encoder_input(theirs(loop.latent, loop.noise), 64, 64),
+            encoder_input(generator(last.latent, last.noise), 64, 64),
             encoder_input(ours(outcome.latent, outcome.noise), 64, 64),
             rtol=0,
             atol=1e-2,
         )
 
 
-def test_nothing_is_frozen(weights, draws):
-    theirs, encoders = published_networks.StyleGAN2(weights), stand_in.encoders(ENCODER)
-    loop = published_loop.PublishedLoop(theirs, encoders, latent_std=9.0, image_size=64, **draws)
-    loop.step()
-    without = {name for name, value in theirs.named_parameters() if value.grad is None}
-    assert {name.split(".")[0] for name in without} == {"mapping"}
+def test_every_parameter_gets_a_gradient(weights, draws):
+    generator, encoders = StyleGAN2(weights), synthetic_encoders(ENCODER)
+    next(published_loop(generator, encoders.encode_voice, encoders.encode_face, latent_std=9.0, image_size=64, **draws))
+    assert not [name for name, value in generator.named_parameters() if value.grad is None]
     assert not [name for name, value in encoders.named_parameters() if value.grad is None]
 
 
-def test_the_stand_in_is_sane(ours, draws):
+def test_synthetic_activations_are_of_a_trained_size(ours, draws):
     with torch.no_grad():
         w = ours.map(torch.randn(500, 512, generator=torch.Generator().manual_seed(7)))
-        assert w.var(dim=0).sum().sqrt() == pytest.approx(stand_in.LATENT_STD, rel=0.02)
-        image = ours(draws["first_latent"], draws["noise"])
-        faces = stand_in.encoders(ENCODER).encode_face(torch.randn(8, 3, 64, 64))
+        image = ours(draws["first_latent"], draws["first_noise"])
+        faces = synthetic_encoders(ENCODER).encode_face(torch.randn(8, 3, 64, 64))
+    assert w.var(dim=0).sum().sqrt() == pytest.approx(LATENT_STD, rel=0.02)
     assert 0.1 < image.std() < 1
     assert 0.1 < faces.mean() < 10

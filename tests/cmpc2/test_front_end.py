@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from benchmarks import plain_front_end
 from cmpc2 import decode, log_mel, speech_only
 from cmpc2.log_mel import _FILTERS, BLOCK_FRAMES
+from tests.support import plain_front_end
 
 ONE_THREAD = 1 << 18  # multiplications per matrix product up to which OpenBLAS uses one thread
 
@@ -51,9 +51,3 @@ def test_threads_do_not_share_buffers(speech):
 
 def test_matrix_products_stay_below_openblas_threading():
     assert max(BLOCK_FRAMES * weights.size for _, _, weights in _FILTERS) <= ONE_THREAD
-
-
-def test_emphasis_by_sample_gives_the_same():
-    frame = np.random.default_rng(0).normal(0, 999, 400)
-    by_sample = plain_front_end.emphasise_by_sample(frame, 7.0)
-    np.testing.assert_allclose(by_sample, plain_front_end.emphasise(frame, 7.0), rtol=0, atol=1e-9)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.stand_in import stylegan2_weights as trained_like
+from benchmarks.networks import stylegan2_weights as trained_like
 from cmpc2 import CMPC, ResNetConfig
 from voicestyle.generators.stylegan2 import StyleGAN2Config, blur_kernel
 from voicestyle.generators.stylegan2_checkpoint import kernel_shapes, noise_shapes

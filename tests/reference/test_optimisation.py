@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from benchmarks.published_loop import published_loop
 from cmpc2 import CMPC
 from voicestyle.bundle import Bundle
 from voicestyle.cli import main
@@ -160,6 +162,24 @@ def test_a_request_in_a_batch(steps, optimisation_of, optimise_size, dtype):
     it.add(engine)
     it.add_other(engine, 3)
     follow(it, engine, steps)
+
+
+def test_the_published_loop_equals_the_vectors(reference, optimisation_of):
+    it = optimisation_of(min(reference.meta["optimise_sizes"]), torch.float64)
+    loop = published_loop(
+        it.generator,
+        lambda voice: voice,
+        it.face_encoder,
+        voice=it.voice[None],
+        first_latent=torch.from_numpy(it.array("initial")),
+        first_noise=[level[None] for level in it.noise],
+        latent_noise=it.latent_noise,
+        latent_std=float(it.array("latent_std")),
+        image_size=min(256, it.size),
+    )
+    for i, state in enumerate(islice(loop, 2)):
+        assert 1 - state.similarity == pytest.approx(float(it.array("similarity")[i]), abs=1e-6)
+        assert (state.latent - torch.from_numpy(it.array("latent")[i])).abs().max() < 1e-4
 
 
 def write_files(folder, reference, it):
