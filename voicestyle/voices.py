@@ -1,4 +1,4 @@
-"""The first stages of a request: audio bytes to a voice embedding."""
+"""The first stages of a request: from audio bytes to a voice embedding."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from voicestyle.torchscript import CompiledModule
 
 @dataclass(frozen=True)
 class Voice:
-    """A voice embedding [E] on the CPU, the length of the audio and of its speech, and seconds per stage."""
+    """A voice embedding [E], float32 on the CPU, the duration of audio and speech, and the seconds of each stage."""
 
     embedding: Tensor
     audio_seconds: float
@@ -27,7 +27,7 @@ class Voice:
 
 
 def embed_voice(audio: bytes | Path, encoder: CompiledModule, limits: Limits, device: torch.device | str) -> Voice:
-    """Audio in any format that libsndfile reads to a voice.
+    """Embed the voice in audio of any format that libsndfile reads.
 
     Raises:
         InputError: not_audio, too_long, no_speech or too_short.
@@ -46,7 +46,7 @@ def embed_voice(audio: bytes | Path, encoder: CompiledModule, limits: Limits, de
     if speech_seconds < limits.min_speech_seconds:
         raise InputError(
             "too_short",
-            f"the audio must hold {limits.min_speech_seconds:g} s of speech at least, got {speech_seconds:.2f} s",
+            f"the audio must contain at least {limits.min_speech_seconds:g} s of speech, got {speech_seconds:.2f} s",
         )
     features = torch.from_numpy(log_mel(speech))
     timings["front_end"] = perf_counter() - start

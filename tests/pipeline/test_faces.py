@@ -102,7 +102,7 @@ def test_unusable_audio_is_rejected_with_its_code(pipeline, audio, code, status)
 
 def test_the_error_says_how_much_speech_there_was(pipeline, samples):
     voice, _ = soundfile.read(samples / "slt.wav", dtype="int16")
-    with pytest.raises(InputError, match=r"must hold 0.5 s of speech at least, got 0\.\d\d s") as caught:
+    with pytest.raises(InputError, match=r"must contain at least 0.5 s of speech, got 0\.\d\d s") as caught:
         pipeline.prepare(wav(voice[8000:11200]), Options())
     assert (caught.value.code, caught.value.status) == ("too_short", 422)
 

@@ -1,4 +1,4 @@
-"""Latent optimisation of many faces in one batch that requests join and leave at any step."""
+"""Latent optimisation of many faces in one batch that items join and leave at any step."""
 
 from voicestyle.engine.encoder_input import encoder_input
 from voicestyle.engine.engine import Engine

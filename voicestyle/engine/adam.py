@@ -1,4 +1,4 @@
-"""Adam (arXiv 1412.6980) for a batch whose items stand at different steps, each with its own betas."""
+"""Adam (arXiv 1412.6980) for a batch whose items are at different steps and have different betas."""
 
 import math
 
@@ -24,10 +24,10 @@ def update_(
     second_weight: Tensor,
     eps: Tensor,
 ) -> None:
-    """One Adam step in place.
+    """Take one Adam step in place.
 
     variable, gradient and both moments are [N, ...], the rest [N]: step_size is the learning rate over the first
-    bias correction, second_correction the root of the second, first_weight 1 − β₁, second_decay β₂ and
+    bias correction, second_correction the square root of the second, first_weight 1 − β₁, second_decay β₂ and
     second_weight 1 − β₂.
     """
     rows = [-1] + [1] * (variable.dim() - 1)

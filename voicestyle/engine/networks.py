@@ -1,4 +1,4 @@
-"""What the engine asks of its networks; scripted or not."""
+"""The interfaces of the networks that the engine uses, scripted or not."""
 
 from typing import Protocol
 
@@ -20,5 +20,5 @@ class FaceEncoder(Protocol):
     """Images [N, 3, S, S] in [-1, 1] to embeddings [N, E]."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Embed; no reduction may cross items."""
+        """Embed the images; no reduction may cross items."""
         ...

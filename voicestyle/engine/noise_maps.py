@@ -1,6 +1,6 @@
 """The noise maps of a generator as optimisation variables: their regulariser and their normalisation.
 
-Both reduce over one item's map only, never over the batch.
+Both reduce over the map of one item, never over the batch.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def regularisation(noise: Sequence[Tensor]) -> Tensor:
         pending.setdefault(level.shape[-1], []).append(level)
     while pending:
         size = max(pending)
-        levels = torch.cat(pending.pop(size), dim=1)  # [N, K, size, size], for all maps and averages of a size at once
+        levels = torch.cat(pending.pop(size), dim=1)  # [N, K, size, size]: all maps and averages of one size
         for axis in (2, 3):
             total = total + (levels * levels.roll(1, dims=axis)).mean(dim=(2, 3)).square().sum(dim=1)
         if size > SMALLEST_MAP:

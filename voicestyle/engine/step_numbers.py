@@ -1,4 +1,4 @@
-"""What sets one item's step apart, so that one computation serves items at any steps of any schedules."""
+"""The numbers in which the steps of two items differ: one computation serves items at any step of any schedule."""
 
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -13,7 +13,7 @@ Number = TypeVar("Number", float, Tensor)
 
 
 class StepNumbers(NamedTuple, Generic[Number]):
-    """A step's numbers: floats of one item, computed in float64 on the host, or tensors [N] of a batch."""
+    """The numbers of a step: floats of one item, computed in float64 on the host, or tensors [N] of a batch."""
 
     step: Number  # counted from 0
     noise_strength: Number  # σ of the noise on w
@@ -27,7 +27,7 @@ class StepNumbers(NamedTuple, Generic[Number]):
 
     @classmethod
     def at(cls, schedule: Schedule, step: int, steps: int, latent_std: float) -> "StepNumbers[float]":
-        """Those of step 0 … steps − 1 of an item."""
+        """The numbers of `step` of an item, 0 … steps − 1."""
         t = step / steps
         first_correction, second_correction = adam.corrections(step, schedule.betas)
         return StepNumbers(
@@ -36,7 +36,7 @@ class StepNumbers(NamedTuple, Generic[Number]):
             noise_regularisation=schedule.noise_regularisation,
             step_size=schedule.learning_rate(t) / first_correction,
             second_correction=second_correction,
-            # Complements are taken here, for in float32 they would differ from those of the published floats.
+            # Subtracted here, because the differences would be other ones in float32.
             first_weight=1 - schedule.betas[0],
             second_decay=schedule.betas[1],
             second_weight=1 - schedule.betas[1],
@@ -45,12 +45,12 @@ class StepNumbers(NamedTuple, Generic[Number]):
 
     @staticmethod
     def pack(items: "Sequence[StepNumbers[float]]", device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Those of a batch as one tensor [K, N], so that they reach the device at once."""
-        # From pinned memory, or the host would wait for all that the GPU has yet to do.
+        """The numbers of a batch as one tensor [K, N], so that one copy takes them to the device."""
+        # From pinned memory; otherwise the host would wait for all pending work of the GPU.
         packed = torch.tensor(list(zip(*items, strict=True)), dtype=dtype, pin_memory=device.type == "cuda")
         return packed.to(device, non_blocking=True)
 
     @classmethod
     def unpack(cls, packed: Tensor) -> "StepNumbers[Tensor]":
-        """Views [N] of what `pack` made."""
+        """Views [N] of the result of `pack`."""
         return StepNumbers(*packed.unbind())
