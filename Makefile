@@ -1,6 +1,6 @@
 # A fresh machine needs Python 3.11, make and a package index. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint docs coverage bench bench-quick clean lock train
+.PHONY: help demo serve test test-fast lint docs wheel image coverage bench bench-quick clean lock train
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -50,6 +50,12 @@ test-fast: .venv/test.stamp  ## run the tests that start no server and take no l
 docs: .venv/test.stamp  ## build the documentation site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+wheel: $(BIN)/python  ## build the wheel into dist/
+	$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
+
+image:  ## build the container image for CPUs
+	docker build --target cpu --tag voicestyle:cpu .
+
 coverage: export GOMP_SPINCOUNT ?= 1000
 coverage: .venv/test.stamp  ## run the tests without servers and measure the share of lines that they run
 	$(BIN)/voicestyle bundle demo
@@ -76,4 +82,4 @@ lock: $(BIN)/python  ## resolve requirements.lock again
 	@sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock  # the index decides on the build (CPU, CUDA)
 
 clean:  ## remove all generated files
-	rm -rf .venv .cache bundles build logs site *.egg-info model_store/*.mar face*.png
+	rm -rf .venv .cache bundles build dist logs site *.egg-info model_store/*.mar face*.png
