@@ -33,7 +33,7 @@ MODEL_CONFIG: Final = TORCHSERVE_FILES / "model_config.yaml"
 # Parts of voicestyle that a worker never runs.
 LEFT_OUT: Final = (
     *("assets", "cli", "client", "evaluation", "published", "serving", "training"),
-    *("archive.py", "demo_bundle.py", "probe.py"),
+    *("archive.py", "demo_bundle.py", "offline.py", "probe.py"),
 )
 FINGERPRINT: Final = "fingerprint.json"
 
