@@ -82,7 +82,7 @@ def test_convolutions_alone_are_narrowed():
             assert tensor.dtype == (BFLOAT16 if narrow else torch.float32), name
 
 
-def test_a_narrow_generator_makes_nearly_the_same_image_and_gradient():
+def test_a_bfloat16_generator_is_close_in_image_and_gradient():
     for generator in generators():
         narrow = copy.deepcopy(generator)
         adapt_convolutions_(narrow, BFLOAT16)
