@@ -63,7 +63,7 @@ def test_unusable_voices_are_named_and_others_generated(generate, samples, tmp_p
     (tmp_path / "letter.txt").write_text("dear voice, " * 100)
     result = generate(tmp_path / "letter.txt", samples / "awb.wav", "-o", "faces")
     assert result.exit_code == 1
-    assert "letter.txt: audio must be a sound file that libsndfile reads" in result.stderr
+    assert "letter.txt: audio must be in a format that libsndfile reads" in result.stderr
     assert (tmp_path / "faces" / "awb.png").is_file()
     assert not (tmp_path / "faces" / "letter.png").exists()
 

@@ -71,7 +71,7 @@ def test_the_manifest_describes_the_bundle(published_files, options, tmp_path):
     assert (manifest.default_steps, manifest.sizes, manifest.image_size) == (100, (64,), 64)
     assert len(manifest.sources) == 5
     assert manifest.sources[0].startswith("cmpc: cmpc.pth.tar, sha256 ")
-    assert str(tmp_path) not in manifest.to_json()
+    assert str(tmp_path).encode() not in manifest.to_json()
     generator, _ = read_stylegan2(files.stylegan)
     w = generator.map(torch.randn(10_000, 512))
     assert manifest.latent_std == pytest.approx(float((w - w.mean(0)).square().sum().div(10_000).sqrt()), rel=0.02)
