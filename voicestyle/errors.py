@@ -1,7 +1,7 @@
 """The errors that voicestyle raises on purpose; anything else is a bug.
 
-`InputError` is a client error with a code of `voicestyle.error_codes`. The others concern whoever builds, installs or
-runs the service.
+`InputError` is a client error with a code of `voicestyle.error_codes`. The others concern the operator:
+bundles, archives, checkpoints and servers.
 """
 
 from cmpc2.errors import CheckpointError
