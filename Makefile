@@ -54,7 +54,7 @@ wheel: $(BIN)/python  ## build the wheel into dist/
 	$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
 
 image:  ## build the container image for CPUs
-	docker build --target cpu --tag voicestyle:cpu .
+	docker build --target cpu --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --tag voicestyle:cpu .
 
 coverage: export GOMP_SPINCOUNT ?= 1000
 coverage: .venv/test.stamp  ## run the tests without servers and measure the share of lines that they run

@@ -22,7 +22,12 @@ JUDGE = Path(__file__).parent / "face_judge"
 
 @click.command(context_settings={"show_default": True})
 @click.option("--bundle", type=FOLDER, default=Path("bundles/demo"), help="Demo bundle to evaluate.")
-@click.option("--voices", type=FOLDER, required=True, help="Folder of voices that the bundle was trained on.")
+@click.option(
+    "--voices",
+    type=FOLDER,
+    required=True,
+    help="Folder that was passed to train_demo.py; its held-out recordings are used.",
+)
 @click.option("--judge", type=FOLDER, default=Path(".cache/face_judge"), help="Folder to install the judge into.")
 @click.option("--assets", type=FOLDER, default=ASSETS, help="Folder of encoders.json, which lists held-out speakers.")
 @click.option("--output", type=FOLDER, default=Path(".cache/evaluation"), help="Folder for PNGs and report.json.")

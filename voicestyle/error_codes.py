@@ -26,7 +26,7 @@ class ErrorCode:
 
     @property
     def is_rejection(self) -> bool:
-        """Whether the request was refused before any work: by a rule it broke, or for want of capacity."""
+        """Whether the request was rejected before any work, because it broke a rule or there was no capacity."""
         return self.status < HTTPStatus.INTERNAL_SERVER_ERROR or self.retryable
 
 

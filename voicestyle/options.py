@@ -1,7 +1,7 @@
 """The options of a request: the one table that server, client, command line and documentation take them from.
 
-Imports the standard library alone, so that the client can use it without torch. To add an option, add it to `OPTIONS`,
-`Options` and `Settings` here, and use it where it takes effect.
+Imports the standard library alone, so that the client can use it without torch. To add an option, see
+docs/architecture.md.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def test_engine_equals_the_published_loop(batched):
     assert_equals_published(take_steps(running, 20)["one"], 0)
 
 
-def test_items_are_independent_of_those_that_come_and_go(batched):
+def test_items_are_independent_of_added_and_removed_ones(batched):
     running = engine(batched=batched)
     running.add("early", **item(0))
     take_steps(running, 3)

@@ -30,7 +30,7 @@ def test_schedule_values_and_checks():
         ({"betas": (0.9, 1.0)}, "betas must be in"),
     ],
 )
-def test_schedules_that_make_no_sense(wrong, message):
+def test_invalid_schedules_are_rejected(wrong, message):
     with pytest.raises(ValueError, match=message):
         Schedule(**wrong)
 

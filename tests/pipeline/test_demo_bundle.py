@@ -75,6 +75,7 @@ def faces_of(pipeline, samples, options, *names):
     return dict(generate_faces(pipeline, prepared))
 
 
+@pytest.mark.long
 def test_every_sample_gains_similarity_and_its_own_face(demo_bundle, samples):
     pipeline = Pipeline.load(demo_bundle, capacity=3)
     faces = faces_of(pipeline, samples, Options(steps=10, size=256), "slt", "rms", "awb")
@@ -82,6 +83,7 @@ def test_every_sample_gains_similarity_and_its_own_face(demo_bundle, samples):
     assert len({face.image for face in faces.values()}) == 3
 
 
+@pytest.mark.long
 def test_a_face_is_bit_identical_in_any_batch(demo_bundle, samples):
     """A rounding difference grows with every step: 10 steps hid what 50 amplified to 33 dB."""
     pipeline, options = Pipeline.load(demo_bundle, capacity=2), Options(steps=8, size=256)

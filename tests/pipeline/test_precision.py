@@ -62,7 +62,7 @@ def test_the_choice_follows_from_the_hardware(monkeypatch, choice, capabilities,
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda:0", torch.float32), ("cuda:1", BFLOAT16)])
-def test_the_very_gpu_is_asked_for_native_bfloat16(monkeypatch, device, expected):
+def test_the_selected_gpu_decides_on_bfloat16(monkeypatch, device, expected):
     capabilities = {"cuda:0": (7, 5), "cuda:1": (9, 0)}
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[str(device)])
     assert choose_dtype("auto", device) is expected

@@ -63,6 +63,7 @@ def test_published_files_give_the_face_of_the_engine(published_files, options, s
     assert len(set(face.trace)) == 5
 
 
+@pytest.mark.long
 def test_the_manifest_describes_the_bundle(published_files, options, tmp_path):
     files = published_files()
     manifest = build_published_bundle(tmp_path / "bundle", files, options).manifest
@@ -100,6 +101,7 @@ def test_prototypes_without_images_are_counted_and_kept(published_files, options
     assert set(found) == {3, 4}
 
 
+@pytest.mark.long
 def test_images_are_resized_for_an_encoder_of_224_pixels(published_files, options, narrow, samples, tmp_path):
     files = published_files(generator=replace(narrow, size=256, max_width=4))
     build_published_bundle(tmp_path / "bundle", files, replace(options, encoder_size=224))
@@ -109,6 +111,7 @@ def test_images_are_resized_for_an_encoder_of_224_pixels(published_files, option
     assert Image.open(io.BytesIO(face.image)).size == (256, 256)
 
 
+@pytest.mark.long
 def test_nearest_and_weighted_choices_embed_every_latent(published_files, options, small_encoder, samples, tmp_path):
     files = published_files(videos=20)
     seen = []

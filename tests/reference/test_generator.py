@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from tests.support.comparison import relative_error
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_images_and_gradients(request, reference, generator_of, generator_size, dtype):
     if dtype == torch.float64 and generator_size > 64 and not request.config.getoption("--slow"):

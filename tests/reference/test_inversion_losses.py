@@ -34,6 +34,7 @@ def assert_gradient(found, reference, name):
         assert_close(found.flatten(1).norm(dim=1), torch.from_numpy(arrays[f"{name}_grad_norm"]).double())
 
 
+@pytest.mark.long
 def test_lpips_and_its_gradient(reference, images, expected):
     linear = [
         torch.from_numpy(0.1 * np.abs(reference.normal((1, width, 1, 1), f"lin{i}"))) for i, width in enumerate(WIDTHS)

@@ -144,6 +144,7 @@ def steps(request, reference):
     return 2 if in_a_batch else known
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_single_request(steps, optimisation_of, optimise_size, dtype):
     it = optimisation_of(optimise_size, dtype)
@@ -152,6 +153,7 @@ def test_a_single_request(steps, optimisation_of, optimise_size, dtype):
     follow(it, engine, steps)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_request_in_a_batch(steps, optimisation_of, optimise_size, dtype):
     it = optimisation_of(optimise_size, dtype)

@@ -56,7 +56,7 @@ def test_a_draining_service_rejects_even_when_empty(make):
     assert make().admission(draining=True) is Admission.REJECT_DRAINING
 
 
-def test_late_arrivals_are_deferred_and_keep_their_room(make, clock):
+def test_deferred_requests_count_towards_the_queue_limit(make, clock):
     scheduler = make(capacity=1, queue=1)
     clock.now += 1.0  # the iteration's time is used up
     assert [scheduler.admission() for _ in range(3)] == [
@@ -106,7 +106,7 @@ def test_phases_follow_each_other_with_their_times(make, clock):
     assert scheduler.requests == {}
 
 
-def test_batched_requests_take_every_step_together(make):
+def test_batched_requests_share_every_step(make):
     scheduler = make(capacity=3, batched=True)
     requests = add(scheduler, 9, 9, 9)
     scheduler.start_waiting()

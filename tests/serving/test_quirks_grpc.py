@@ -107,10 +107,11 @@ def test_messages_beyond_torchserve_s_limit_are_reset(ask, service):
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.02, 0.1])
-def test_short_deadlines(ask, calls, service, seconds):
+def test_a_deadline_ends_the_call_and_not_the_batch(ask, calls, service, seconds):
     with pytest.raises(grpc.RpcError) as caught:
         list(calls.stream(message(service.inputs(steps=200)), timeout=seconds))
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    # TorchServe can reset the call just before the client's own timer ends it.
+    assert caught.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
     with pytest.raises(grpc.RpcError):
         calls.unary(message(service.inputs(steps=200)), timeout=seconds)
     # The worker finishes the requests that timed out, in the same batch as this one.

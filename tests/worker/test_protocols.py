@@ -37,7 +37,7 @@ def test_json_has_all_that_is_known(frontend):
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
-def test_a_json_body(frontend, content_type):
+def test_a_json_body_makes_a_face(frontend, content_type):
     body = {"audio": base64.b64encode(b"voice").decode(), "steps": 3, "seed": "8", "format": "jpeg"}
     frontend.post("a", json.dumps(body).encode(), Content_Type=content_type)
     response = frontend.run()["a"]

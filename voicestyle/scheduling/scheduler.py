@@ -1,4 +1,4 @@
-"""Every decision about whose turn it is: who is admitted, who takes the next steps and how many, who is rendered."""
+"""All scheduling decisions: which requests are admitted, which take the next steps and how many, which are rendered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Admission(Enum):
 
 @dataclass(frozen=True)
 class Plan(Generic[R]):
-    """The steps of one iteration: at each one, the requests that take it together. `batch` is how many these are."""
+    """The steps of one iteration: for each one, the requests that take it. `batch` is how many these are."""
 
     steps: list[list[R]]
     batch: int
@@ -42,7 +42,7 @@ class Scheduler(Generic[R]):
     Args:
         capacity: slots in the batch.
         queue: how many more requests may wait for a slot.
-        batched: whether the running requests take each step together, as on a GPU, or one at a time.
+        batched: whether all running requests take each step at once, as on a GPU, or one request at a time.
         iteration_seconds: how long an iteration should take. A request that arrives waits about so long.
         clock: counts seconds.
     """
@@ -80,7 +80,7 @@ class Scheduler(Generic[R]):
             return Admission.REJECT_OVERLOADED
         if self._clock() < self._deadline:
             return Admission.ADMIT
-        # The running requests must not wait until all audio of a crowd is decoded.
+        # The running requests must not wait until the audio of many new ones is decoded.
         self._deferred += 1
         return Admission.DEFER
 
@@ -118,7 +118,7 @@ class Scheduler(Generic[R]):
         most = self._budget.steps(1)
         while len(order) < most:
             now = self._steps_taken + len(order)
-            request = min(running, key=lambda each: _turn(*ahead[each.id], steps=each.steps, now=now))
+            request = min(running, key=lambda each: _priority(*ahead[each.id], steps=each.steps, now=now))
             order.append([request])
             step = ahead[request.id][0] + 1
             ahead[request.id] = (step, now + 1)
@@ -170,7 +170,7 @@ class Scheduler(Generic[R]):
         return len(self.in_phase(*phases))
 
 
-def _turn(step: int, last_stepped: int, *, steps: int, now: int) -> tuple[int, int, int]:
+def _priority(step: int, last_stepped: int, *, steps: int, now: int) -> tuple[int, int, int]:
     """Sort key of a request that takes its steps alone: the least is next.
 
     A first step comes first. Then the request with the fewest steps left goes on, so that requests finish one after
