@@ -48,7 +48,7 @@ test-fast: .venv/test.stamp  ## run the tests that start no server and take no l
 	$(BIN)/python -m pytest -q -m 'not serving and not long'
 
 docs: .venv/test.stamp  ## build the documentation site in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(BIN)/python  ## build the wheel into dist/
 	$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
