@@ -164,6 +164,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         except FileNotFoundError:
             raise BundleError(f"no bundle in {folder}: {MANIFEST} is missing") from None
         try:
+            msgspec.json.decode(content)  # a syntax error anywhere is reported as one
             values = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
             if (found := bytes(values.get("format", b"null"))) != str(FORMAT).encode():
                 raise BundleError(f"{path}: format must be {FORMAT}, got {found.decode()}; build the bundle again")

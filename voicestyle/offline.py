@@ -36,7 +36,9 @@ def generate_faces(
     while True:
         scheduler.begin()
         while len(scheduler.requests) < pipeline.capacity and (arrived := next(arriving, None)):
-            scheduler.add(FaceRequest.of(*arrived))
+            request = FaceRequest.of(*arrived)
+            request.previews = 0  # there is no client to receive them
+            scheduler.add(request)
         if not scheduler.requests:
             return
         for request in scheduler.start_waiting():
