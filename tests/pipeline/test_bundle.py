@@ -92,9 +92,10 @@ def test_a_missing_field_or_manifest_is_one_clear_error(altered, tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(BundleError, match="missing required field `latent_std`"):
         Manifest.read(altered)
-    path.write_text("{")
-    with pytest.raises(BundleError, match="is not JSON"):
-        Manifest.read(altered)
+    for text in ("{", "[", "[1,"):
+        path.write_text(text)
+        with pytest.raises(BundleError, match="is not JSON"):
+            Manifest.read(altered)
     with pytest.raises(BundleError, match="no bundle in"):
         Manifest.read(tmp_path)
 

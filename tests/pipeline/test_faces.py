@@ -157,3 +157,8 @@ def test_a_request_with_steps_left_cannot_be_rendered(pipeline, scheduler, sampl
     pipeline.remove(request)
     with pytest.raises(KeyError):
         pipeline.remove(request)
+
+
+def test_previews_are_ignored_without_a_client(pipeline, samples):
+    face = generate_face(pipeline, samples / "slt.wav", Options(steps=4, previews=2))
+    assert len(face.trace) == 4

@@ -231,6 +231,11 @@ def test_the_service_caps_the_bundle(frontend, pipeline):
         ({"queue": -1}, "handler: Expected `int` >= 0 - at `$.queue`, got -1"),
         ({"steps": 2.5}, "handler: Expected `int`, got `float` - at `$.steps`, got 2.5"),
         ({"iteration_seconds": 0}, "handler: Expected `float` > 0.0 - at `$.iteration_seconds`, got 0"),
+        (5, "handler: must be a mapping of names to values, got 5"),
+        (
+            {"iteration_seconds": float("inf")},
+            "handler: Expected `float` <= 86400.0 - at `$.iteration_seconds`, got inf",
+        ),
         ({"dtype": "half"}, "handler: dtype must be one of auto, float32, bfloat16, got 'half'"),
         ({"size": "big"}, "handler: Expected `int`, got `str` - at `$.size`, got 'big'"),
     ],

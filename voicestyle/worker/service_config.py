@@ -16,7 +16,7 @@ SECTION: Final = "handler"
 
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class ServiceConfig(Struct, frozen=True):
@@ -45,6 +45,8 @@ class ServiceConfig(Struct, frozen=True):
     @classmethod
     def parse(cls, section: Mapping[str, Any] | None) -> ServiceConfig:
         """Read a section. Raises ValueError for an unknown key (naming the nearest one) or an invalid value."""
+        if not isinstance(section, Mapping | None):
+            raise ValueError(f"{SECTION}: must be a mapping of names to values, got {section!r}")
         for name in section or {}:
             if name not in cls.__struct_fields__:
                 known = nearest(str(name), cls.__struct_fields__)
