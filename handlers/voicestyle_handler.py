@@ -1,6 +1,6 @@
 """TorchServe handler entry point.
 
-TorchServe calls `handle` again and again, each time with all live requests; `voicestyle.worker.torchserve` has the
+TorchServe calls `handle` repeatedly, each time with all unfinished requests; `voicestyle.worker.torchserve` has the
 rules of this exchange. TorchServe notices a client that disconnected only when it sends a chunk: without previews,
 such a client's face is finished and then discarded.
 """
@@ -53,7 +53,7 @@ class VoiceStyleHandler:
                 dtype=dtype,
             )
         except Exception as error:
-            log.error("the bundle cannot be served: %s", error)
+            log.error("the model could not be loaded: %s", error)
             raise
         manifest, dtype_name = pipeline.manifest, str(dtype).removeprefix("torch.")
         metrics.describe(

@@ -26,7 +26,7 @@ class ErrorCode:
 
     @property
     def is_rejection(self) -> bool:
-        """Whether the request was rejected before any work, because it broke a rule or there was no capacity."""
+        """Whether it means a rejection: the request is invalid, there is no capacity, or the server is shutting down."""
         return self.status < HTTPStatus.INTERNAL_SERVER_ERROR or self.retryable
 
 
@@ -48,9 +48,9 @@ ERROR_CODES: Final[Mapping[str, ErrorCode]] = MappingProxyType(
             ErrorCode(
                 "not_audio",
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "libsndfile cannot read it, it is empty, or its samples are not finite",
+                "no audio in the request, or audio that libsndfile cannot read, that is empty or has samples that are not finite",
             ),
-            ErrorCode("no_speech", HTTPStatus.UNPROCESSABLE_ENTITY, "no segment of speech in it"),
+            ErrorCode("no_speech", HTTPStatus.UNPROCESSABLE_ENTITY, "the audio contains no speech"),
             ErrorCode("too_short", HTTPStatus.UNPROCESSABLE_ENTITY, "less speech than the bundle requires"),
             ErrorCode("internal", HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service; its log has the details"),
             ErrorCode("overloaded", HTTPStatus.SERVICE_UNAVAILABLE, "the batch and the queue are full", True),

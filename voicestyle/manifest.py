@@ -84,18 +84,16 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if self.default_size not in self.sizes:
-            raise BundleError(f"{MANIFEST}: default_size must be one of {list(self.sizes)}, got {self.default_size}")
+            raise BundleError(f"default_size must be one of {list(self.sizes)}, got {self.default_size}")
         if not 1 <= self.default_steps <= self.limits.steps:
-            raise BundleError(f"{MANIFEST}: default_steps must be 1 to {self.limits.steps}, got {self.default_steps}")
+            raise BundleError(f"default_steps must be 1 to {self.limits.steps}, got {self.default_steps}")
         if self.instance_choice not in INSTANCE_CHOICES:
             choices = ", ".join(INSTANCE_CHOICES)
-            raise BundleError(f"{MANIFEST}: instance_choice must be one of {choices}, got {self.instance_choice}")
+            raise BundleError(f"instance_choice must be one of {choices}, got {self.instance_choice}")
         if not 1 <= self.nearest <= self.prototypes:
-            raise BundleError(f"{MANIFEST}: nearest must be 1 to {self.prototypes}, got {self.nearest}")
+            raise BundleError(f"nearest must be 1 to {self.prototypes}, got {self.nearest}")
         if not 0 <= self.empty_prototypes < self.prototypes:
-            raise BundleError(
-                f"{MANIFEST}: empty_prototypes must be 0 to {self.prototypes - 1}, got {self.empty_prototypes}"
-            )
+            raise BundleError(f"empty_prototypes must be 0 to {self.prototypes - 1}, got {self.empty_prototypes}")
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -157,27 +155,29 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """The manifest of a bundle folder. Raises BundleError for unknown, missing or wrongly typed fields."""
+        """The manifest of a bundle folder. Raises what `parse` raises, and BundleError for a folder without one."""
         path = folder / MANIFEST
         try:
-            content = path.read_bytes()
+            return cls.parse(path.read_bytes(), str(path))
         except FileNotFoundError:
             raise BundleError(f"no bundle in {folder}: {MANIFEST} is missing") from None
+
+    @classmethod
+    def parse(cls, content: bytes, source: str) -> "Manifest":
+        """Parse bundle.json. Raises BundleError, which names `source`, for unknown, missing or wrongly typed fields."""
         try:
             msgspec.json.decode(content)  # a syntax error anywhere is reported as one
             values = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
             if (found := bytes(values.get("format", b"null"))) != str(FORMAT).encode():
-                raise BundleError(f"{path}: format must be {FORMAT}, got {found.decode()}; build the bundle again")
+                raise BundleError(f"{source}: format must be {FORMAT}, got {found.decode()}; build the bundle again")
             if unknown := next((name for name in values if name not in cls.__struct_fields__), None):
-                raise BundleError(
-                    f"{path} has the unknown field {unknown!r}; the nearest known one is "
-                    f"{nearest(unknown, cls.__struct_fields__)!r}"
-                )
+                known = nearest(unknown, cls.__struct_fields__)
+                raise BundleError(f"{source} has the unknown field {unknown!r}; the nearest known one is {known!r}")
             return msgspec.json.decode(content, type=cls)
         except msgspec.ValidationError as error:
-            raise BundleError(f"{path}: {invalid_value(error, json.loads(content))}") from None
+            raise BundleError(f"{source}: {invalid_value(error, json.loads(content))}") from None
         except (UnicodeDecodeError, msgspec.DecodeError) as error:
-            raise BundleError(f"{path} is not JSON: {error}") from None
+            raise BundleError(f"{source} is not JSON: {error}") from None
 
 
 def invalid_value(error: msgspec.ValidationError, values: Mapping[str, object]) -> str:

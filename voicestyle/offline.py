@@ -1,6 +1,7 @@
 """Faces without a server: many prepared voices through one pipeline in this process."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
@@ -8,7 +9,7 @@ from voicestyle.engine import Progress
 from voicestyle.face import Face
 from voicestyle.options import Options
 from voicestyle.pipeline import FaceRequest, Pipeline, Prepared
-from voicestyle.scheduling import Scheduler
+from voicestyle.scheduling import Phase, Scheduler
 
 ITERATION_SECONDS = 0.15  # progress is reported about so often
 
@@ -27,31 +28,34 @@ def generate_faces(
     """The faces of prepared requests, each with its key, in the order in which they finish.
 
     prepared: keys and requests; a new one is taken whenever a slot of the batch is free. on_progress: called with the
-    progress of the requests that are running, several times a second.
+    progress of the requests that took steps, several times a second.
     """
     scheduler = Scheduler[FaceRequest](
         pipeline.capacity, 0, batched=pipeline.batched, iteration_seconds=ITERATION_SECONDS
     )
     arriving = iter(prepared)
-    while True:
-        scheduler.begin()
-        while len(scheduler.requests) < pipeline.capacity and (arrived := next(arriving, None)):
-            request = FaceRequest.of(*arrived)
-            request.previews = 0  # there is no client to receive them
-            scheduler.add(request)
-        if not scheduler.requests:
-            return
-        for request in scheduler.start_waiting():
-            pipeline.start(request)
-        plan = scheduler.plan()
-        began = perf_counter()
-        for requests in plan.steps:
-            pipeline.step(requests)
-        progress = pipeline.progress(scheduler.requests.values())
-        scheduler.record_steps(plan, perf_counter() - began)
-        if on_progress:
-            on_progress(progress)
-        while request := scheduler.next_to_render():
-            face = pipeline.render(request).encode()
-            scheduler.finish(request)
-            yield request.id, face
+    try:
+        while True:
+            scheduler.begin()
+            while len(scheduler.requests) < pipeline.capacity and (arrived := next(arriving, None)):
+                scheduler.add(FaceRequest.of(*arrived))
+            if not scheduler.requests:
+                return
+            for request in scheduler.start_waiting():
+                pipeline.start(request)
+            plan = scheduler.plan()
+            began = perf_counter()
+            for requests in plan.steps:
+                pipeline.step(requests)
+            progress = pipeline.progress(plan.requests)
+            scheduler.record_steps(plan, perf_counter() - began)
+            if on_progress and progress:
+                on_progress(progress)
+            while request := scheduler.next_to_render():
+                face = pipeline.render(request).encode()
+                scheduler.finish(request)
+                yield request.id, face
+    finally:  # the caller may stop early
+        for request in scheduler.in_phase(Phase.RUNNING):
+            with suppress(KeyError):  # it finished during a step that failed
+                pipeline.remove(request)

@@ -215,6 +215,7 @@ class Pipeline:
         with torch.no_grad():
             pixels = to_pixels(self._bundle.generator.render(outcome.latent, outcome.noise, settings.size)[0])
         rendered = perf_counter() - began
+        request.outcome = None  # its tensors are on the device
         return Rendered(
             pixels=pixels,
             description=self._description(settings, trace[-1]),

@@ -159,6 +159,16 @@ def test_a_request_with_steps_left_cannot_be_rendered(pipeline, scheduler, sampl
         pipeline.remove(request)
 
 
-def test_previews_are_ignored_without_a_client(pipeline, samples):
+def test_previews_do_not_disturb_offline_generation(pipeline, samples):
     face = generate_face(pipeline, samples / "slt.wav", Options(steps=4, previews=2))
     assert len(face.trace) == 4
+
+
+def test_a_caller_that_stops_early_leaves_nothing_behind(pipeline, samples):
+    prepared = [
+        (name, pipeline.prepare(samples / f"{name}.wav", Options(steps=n))) for name, n in (("slt", 2), ("rms", 40))
+    ]
+    faces = generate_faces(pipeline, prepared)
+    assert next(faces)[0] == "slt"
+    faces.close()
+    assert set(dict(generate_faces(pipeline, prepared))) == {"slt", "rms"}

@@ -186,7 +186,7 @@ def test_initialise_reads_archive_and_configuration(frontend, pipeline, tmp_path
 def test_initialise_logs_what_is_wrong_with_the_bundle(quiet_logging, tmp_path, caplog):
     with pytest.raises(BundleError, match=r"bundle\.json is missing"):
         Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path)
-    assert "the bundle cannot be served" in caplog.text
+    assert "the model could not be loaded" in caplog.text
 
 
 def test_torchserve_finds_one_class(frontend):

@@ -103,7 +103,9 @@ def _targets(voices: tuple[Path, ...], output: Path | None) -> dict[str, Path]:
         return {str(voice): output for voice in voices}
     targets = {str(voice): output / f"{voice.stem}.png" for voice in voices}
     if len(set(targets.values())) < len(voices):
-        raise click.BadParameter("voices must have different file names, for their faces are named after them")
+        raise click.BadParameter(
+            "voices must have different file names, because each face file is named after its voice file"
+        )
     return targets
 
 
@@ -116,7 +118,8 @@ class _ProgressBar:
 
     def show(self, progress: dict[str, Progress]) -> None:
         self._steps |= {key: each.step for key, each in progress.items()}
-        self._bar.set_postfix_str(f"similarity {max(each.similarity for each in progress.values()):.3f}", refresh=False)
+        similarity = max(each.similarity for each in progress.values())
+        self._bar.set_postfix_str(f"similarity {similarity:.3f}", refresh=False)
         self._bar.update(sum(self._steps.values()) - self._bar.n)
 
 

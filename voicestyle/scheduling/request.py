@@ -28,22 +28,14 @@ class Request:
     previews: int = 0
     phase: Phase = Phase.WAITING
     step: int = 0  # steps taken so far
-    previews_made: int = 0
-    largest_batch: int = 0  # most requests that were running during one of its steps
+    largest_batch: int = 0  # largest number of requests that were running at any of its steps
     last_stepped: int = 0  # when it last took a step, in steps of the whole scheduler
     entered: dict[Phase, float] = field(default_factory=dict[Phase, float])  # seconds of the scheduler's clock
 
     @property
-    def next_preview(self) -> int | None:
-        """The step after which its next preview is due; None if none is left."""
-        if self.previews_made >= self.previews:
-            return None
-        return -(-(self.previews_made + 1) * self.steps // (self.previews + 1))
-
-    @property
-    def preview_due(self) -> bool:
-        """Whether its next preview shows the step it has just taken."""
-        return self.step == self.next_preview
+    def preview_steps(self) -> list[int]:
+        """The steps after which its previews are due, evenly spread."""
+        return [-(-number * self.steps // (self.previews + 1)) for number in range(1, self.previews + 1)]
 
     def seconds_between(self, first: Phase, last: Phase) -> float:
         """Seconds from when it entered the phase `first` to when it entered `last`. Raises KeyError before that."""
@@ -52,4 +44,4 @@ class Request:
     @property
     def next_stop(self) -> int:
         """The step after which an iteration has to end for it: the next preview, or the last step."""
-        return self.next_preview or self.steps
+        return next((step for step in self.preview_steps if step > self.step), self.steps)

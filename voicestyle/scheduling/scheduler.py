@@ -27,10 +27,19 @@ class Admission(Enum):
 
 @dataclass(frozen=True)
 class Plan(Generic[R]):
-    """The steps of one iteration: for each one, the requests that take it. `batch` is how many these are."""
+    """The steps of one iteration: for each one, the requests that take it."""
 
     steps: list[list[R]]
-    batch: int
+
+    @property
+    def batch(self) -> int:
+        """How many requests take each step."""
+        return len(self.steps[0]) if self.steps else 0
+
+    @property
+    def requests(self) -> list[R]:
+        """The requests that take steps."""
+        return list(dict.fromkeys(request for group in self.steps for request in group))
 
 
 class Scheduler(Generic[R]):
@@ -67,6 +76,11 @@ class Scheduler(Generic[R]):
         self._rendered = 0
         self._steps_taken = 0
 
+    @property
+    def limit(self) -> int:
+        """Most requests in the batch and the queue."""
+        return self.capacity + self.queue
+
     def begin(self) -> None:
         """Begin an iteration."""
         self._deadline = self._clock() + self._budget.seconds
@@ -76,7 +90,7 @@ class Scheduler(Generic[R]):
         """Decide about one new request. Each one that is admitted has to be prepared and added before the next."""
         if draining:
             return Admission.REJECT_DRAINING
-        if len(self.requests) + self._deferred >= self.capacity + self.queue:
+        if len(self.requests) + self._deferred >= self.limit:
             return Admission.REJECT_OVERLOADED
         if self._clock() < self._deadline:
             return Admission.ADMIT
@@ -108,10 +122,10 @@ class Scheduler(Generic[R]):
         """
         running = self.in_phase(Phase.RUNNING)
         if not running:
-            return Plan([], 0)
+            return Plan([])
         if self._batched:
             most = min(self._budget.steps(len(running)), *(request.next_stop - request.step for request in running))
-            return Plan([running] * most, len(running))
+            return Plan([running] * most)
         # The step counts that the requests will have; the requests themselves change in `record_steps`.
         ahead = {request.id: (request.step, request.last_stepped) for request in running}
         order: list[list[R]] = []
@@ -124,7 +138,7 @@ class Scheduler(Generic[R]):
             ahead[request.id] = (step, now + 1)
             if step == request.next_stop:
                 break
-        return Plan(order, 1)
+        return Plan(order)
 
     def record_steps(self, plan: Plan[R], seconds: float) -> None:
         """Record that the steps of a plan were taken in `seconds`; requests without a further step get RENDERING."""
@@ -143,7 +157,7 @@ class Scheduler(Generic[R]):
     def next_to_render(self) -> R | None:
         """Return the request to render next and set its phase to ENCODING; None if none is left for this iteration.
 
-        One per iteration is rendered in any case, more only as far as there is time.
+        Renders at least one request per iteration, and more until the deadline of the iteration.
         """
         rendering = self.in_phase(Phase.RENDERING)
         if not rendering or (self._rendered and self._clock() >= self._deadline):

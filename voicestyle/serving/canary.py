@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from voicestyle.errors import ServerError
-from voicestyle.manifest import MANIFEST
+from voicestyle.errors import BundleError, ServerError
+from voicestyle.manifest import MANIFEST, Manifest
 from voicestyle.serving.canary_voice import canary_wav
 
 RESPONSE_SECONDS: Final = 60.0
@@ -64,11 +64,11 @@ class Canary:
         """The canary for an archive's bundle. Raises ServerError if the archive holds no bundle."""
         try:
             with zipfile.ZipFile(archive) as opened:
-                manifest = json.loads(opened.read(f"bundle/{MANIFEST}"))
-            speech = float(manifest["limits"]["min_speech_seconds"])
-            return cls(url, canary_wav(speech + SPEECH_MARGIN), min(manifest["sizes"]), steps_taken)
-        except (OSError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+                manifest = Manifest.parse(opened.read(f"bundle/{MANIFEST}"), f"{archive}: {MANIFEST}")
+        except (OSError, KeyError, BundleError, zipfile.BadZipFile) as error:
             raise ServerError(f"{archive} is no archive of a bundle: {error!r}") from error
+        voice = canary_wav(manifest.limits.min_speech_seconds + SPEECH_MARGIN)
+        return cls(url, voice, min(manifest.sizes), steps_taken)
 
     def send(self) -> CanaryResult:
         """Send it and wait for the response, at most `seconds`."""
@@ -76,7 +76,8 @@ class Canary:
         try:
             status, content_type, body = self._post()
         except (OSError, http.client.HTTPException) as error:
-            result = CanaryResult(Outcome.FAILED, f"no response within {self.seconds:.0f} s: {type(error).__name__}")
+            passed = self.clock() - began
+            result = CanaryResult(Outcome.FAILED, f"no response after {passed:.1f} s: {type(error).__name__}")
         else:
             result = _classify(status, content_type, body)
             if result.outcome is not Outcome.FAILED or _error(body):

@@ -38,7 +38,7 @@ MAX_FAILED_STEPS: Final = 3  # in a row; a CUDA context never recovers from an e
 
 
 @dataclass(eq=False, kw_only=True)
-class LiveRequest(FaceRequest):
+class ServiceRequest(FaceRequest):
     """The record of a request of the service. received: when it was first seen, in seconds of the batch's clock."""
 
     protocol: Protocol
@@ -64,7 +64,7 @@ class ContinuousBatch:
         self._metrics = metrics
         self._draining = draining
         self._clock = clock
-        self._scheduler = Scheduler[LiveRequest](
+        self._scheduler = Scheduler[ServiceRequest](
             pipeline.capacity,
             config.queue,
             batched=pipeline.batched,
@@ -115,21 +115,23 @@ class ContinuousBatch:
         request = self._scheduler.requests.get(row.id)
         return internal_error(row.id) if request is None else self._fail(request)
 
-    def _fail(self, request: LiveRequest) -> Response:
+    def _fail(self, request: ServiceRequest) -> Response:
+        with suppress(Exception):  # whether it is in the pipeline is unknown after an error
+            self._pipeline.remove(request)
         self._forget(request)
         self._metrics.failed(request.protocol, self._clock() - request.received)
         return internal_error(request.id, is_chunk=request.stream is not None and request.stream.started)
 
-    def _forget(self, request: LiveRequest) -> None:
+    def _forget(self, request: ServiceRequest) -> None:
         if request.face:
             request.face.cancel()
-        with suppress(Exception):  # it may not be in the pipeline any more, or not yet
-            self._pipeline.remove(request)
         self._scheduler.finish(request)
 
     def _drop_disconnected(self, present: set[str]) -> None:
         for request in list(self._scheduler.requests.values()):
             if request.id not in present:
+                if request.phase is Phase.RUNNING:
+                    self._pipeline.remove(request)
                 self._forget(request)
                 self._metrics.cancelled(request.protocol, self._clock() - request.received)
                 log.info("request %s: client disconnected before completion", request.id)
@@ -147,8 +149,8 @@ class ContinuousBatch:
                 case Admission.REJECT_DRAINING:
                     response = self._reject(row, "draining", "the server is shutting down; retry on another one")
                 case Admission.REJECT_OVERLOADED:
-                    limit = self._scheduler.capacity + self._scheduler.queue
-                    response = self._reject(row, "overloaded", f"the queue is full ({limit} requests)")
+                    message = f"the queue is full ({self._scheduler.limit} requests)"
+                    response = self._reject(row, "overloaded", message)
                 case Admission.DEFER:
                     continue
             if response:
@@ -171,7 +173,7 @@ class ContinuousBatch:
             log.exception("request %s: failed before its first step", row.id)
             self._metrics.failed(row.protocol, self._clock() - received)
             return internal_error(row.id)
-        request = LiveRequest.of(row.id, prepared, protocol=row.protocol, received=received)
+        request = ServiceRequest.of(row.id, prepared, protocol=row.protocol, received=received)
         if request.previews:
             request.stream = PreviewStream(row.id, row.protocol, self._model, prepared.settings)
         self._scheduler.add(request)
@@ -181,17 +183,16 @@ class ContinuousBatch:
         log.info("request %s: rejected, 503 %s", row.id, code)
         self._metrics.received(row.protocol)
         self._metrics.refused(row.protocol, code)
-        retry_after = math.ceil(self._face_seconds / self._config.live_requests)
+        retry_after = math.ceil(self._face_seconds / self._scheduler.capacity)
         return error_response(code, message, row.id, min(max(retry_after, 1), MAX_RETRY_AFTER))
 
     def _step(self) -> dict[str, Progress]:
         """Take the steps of this iteration; returns the progress of the requests that were in them."""
         plan = self._scheduler.plan()
-        running = self._scheduler.in_phase(Phase.RUNNING)
         began = self._clock()
         for requests in plan.steps:
             self._pipeline.step(requests)
-        progress = self._pipeline.progress(running)  # waits for the device, so that the time is that of the steps
+        progress = self._pipeline.progress(plan.requests)  # waits for the device, so that the time is that of the steps
         seconds = self._clock() - began
         self._scheduler.record_steps(plan, seconds)
         if plan.steps:
@@ -205,10 +206,9 @@ class ContinuousBatch:
         for request in self._scheduler.in_phase(Phase.RUNNING, Phase.RENDERING):
             if request.stream and request.id in progress:
                 request.stream.add_progress(progress[request.id])
-                if request.preview_due:
+                if request.step in request.preview_steps:
                     try:
                         request.stream.add_preview(progress[request.id], self._pipeline.preview(request))
-                        request.previews_made += 1
                     except Exception:
                         log.exception("request %s: the preview failed", request.id)
                         responses[request.id] = self._fail(request)
@@ -240,7 +240,7 @@ class ContinuousBatch:
                     responses[request.id] = self._fail(request)
         return responses
 
-    def _respond(self, request: LiveRequest, face: Face) -> Response:
+    def _respond(self, request: ServiceRequest, face: Face) -> Response:
         if request.stream:
             response = request.stream.finish(face)
         elif request.protocol == "grpc" or face.settings.output == "json":

@@ -15,7 +15,7 @@ from ts.service import Service
 from voicestyle.worker.request_parser import MAX_FIELDS, Row
 from voicestyle.worker.responses import Response
 
-TOO_MANY_FIELDS: Final = "too many fields"  # the only field that is left of a request with more
+TOO_MANY_FIELDS: Final = "too many fields"  # replaces all fields of a request with more than MAX_FIELDS
 
 _merge_fields: Final = Service.retrieve_data_for_inference
 
@@ -49,7 +49,7 @@ class Context(Protocol):
 
 
 def read_rows(data: Sequence[Mapping[str, object]], context: Context) -> list[Row]:
-    """The live requests of one call of the handler.
+    """The unfinished requests of one call of the handler.
 
     TorchServe passes a request in every call until it has its response, but leaves out fields and headers once a
     chunk of it was sent.
@@ -92,8 +92,8 @@ def send_responses(rows: Sequence[Row], responses: Mapping[str, Response], conte
 def _stopping_criterion(response: Response, row: Row) -> bool | None:
     """None for a plain response, False for a chunk that others follow, True for the last chunk.
 
-    A gRPC call takes True alone: None ends the worker under StreamPredictions, and False drops the call. A chunked
-    response must have had a first chunk, for TorchServe sends no headers before a last one.
+    For gRPC only True works: None ends the worker under StreamPredictions, and False drops the call. TorchServe sends
+    no headers with a last chunk, so a response without an earlier chunk must be sent as a plain one.
     """
     if not response.is_final:
         return False
