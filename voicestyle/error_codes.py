@@ -26,7 +26,7 @@ class ErrorCode:
 
     @property
     def is_rejection(self) -> bool:
-        """Whether it means a rejection: the request is invalid, there is no capacity, or the server is shutting down."""
+        """Whether it means a rejection: an invalid request, no capacity, or a server that is shutting down."""
         return self.status < HTTPStatus.INTERNAL_SERVER_ERROR or self.retryable
 
 
@@ -48,7 +48,7 @@ ERROR_CODES: Final[Mapping[str, ErrorCode]] = MappingProxyType(
             ErrorCode(
                 "not_audio",
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "no audio in the request, or audio that libsndfile cannot read, that is empty or has samples that are not finite",
+                "no audio in the request, or audio that is unreadable, empty, or has samples that are not finite",
             ),
             ErrorCode("no_speech", HTTPStatus.UNPROCESSABLE_ENTITY, "the audio contains no speech"),
             ErrorCode("too_short", HTTPStatus.UNPROCESSABLE_ENTITY, "less speech than the bundle requires"),

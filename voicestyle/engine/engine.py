@@ -26,9 +26,9 @@ class Engine:
     """A running batch of latent optimisations.
 
     The result of an item depends on its own arguments alone: its noise comes from its own seed, and no reduction
-    crosses items. Sequentially it is bit-identical whatever else is in the batch; batched it is equal up to rounding
-    errors, which fifty steps of Adam can amplify until the PSNR between two images is only 33 dB. On a CPU one item keeps all cores busy, so a
-    batched step saves no time there and needs memory for the features of all items.
+    crosses items. Sequentially it is bit-identical whatever else is in the batch. Batched, it is equal up to rounding
+    errors, which fifty steps of Adam can amplify until the PSNR between two images is only 33 dB. On a CPU one item
+    keeps all cores busy, so a batched step saves no time there and needs memory for the features of all items.
 
     The engine knows no files and no protocols, and never waits for the device inside a step.
 
