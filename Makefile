@@ -15,7 +15,7 @@ help:  ## list the targets
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-.venv/test.stamp: private EXTRAS = client,serve,test,dev,docs
+.venv/test.stamp: private EXTRAS = client,serve,photos,landmarks,videos,ray,evaluate,test,dev,docs
 .venv/train.stamp: private EXTRAS = client,serve,train
 .venv/bench.stamp: private EXTRAS = client,serve,bench
 .venv/test.stamp .venv/train.stamp .venv/bench.stamp: .venv/serve.stamp
