@@ -1,8 +1,8 @@
 """dlib's face-recognition network (2017): a ResNet with 29 convolutions, trained with a metric loss.
 
 The architecture follows dlib's published definition of the network, from the example program
-`dnn_face_recognition_ex`; the weights are those that the npm package `@vladmandic/face-api` ships: dlib's own, which are
-in the public domain (CC0), stored in 8 bits. dlib's affine layers are folded into the convolutions before them.
+`dnn_face_recognition_ex`. The npm package `@vladmandic/face-api` ships dlib's own weights, which are in the public
+domain (CC0), most of them in 8 bits. dlib's affine layers are folded into the convolutions before them.
 """
 
 import json
@@ -102,8 +102,10 @@ class DlibResNet(FaceNetwork):
                     ours |= _folded(weights, f"{name}/{part}", f"blocks.{name}.{part}")
             ours["fc.weight"] = weights["fc"].T.contiguous()
         except KeyError as error:
-            raise CheckpointError(f"the weights of dlib's ResNet must include {error}") from None
-        network.load_frozen(ours, "the weights must be those of dlib's face-recognition ResNet")
+            raise CheckpointError(
+                f"{PACKAGE} must contain the weights of dlib's face-recognition ResNet: {error} is missing"
+            ) from None
+        network.load_frozen(str(PACKAGE), ours, "must contain the weights of dlib's face-recognition ResNet")
         return network
 
     def crop(self, images: Tensor) -> Tensor:

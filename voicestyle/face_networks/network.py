@@ -2,11 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cmpc2.checkpoint import check_weights
 from voicestyle.errors import CheckpointError
 
 IMAGE_SIZE = 256  # pixels, of aligned images
@@ -31,13 +33,25 @@ class FaceNetwork(nn.Module):
             raise ValueError(f"images must be [N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}], got {list(images.shape)}")
         return F.normalize(self(self.crop(images)), dim=1)
 
-    def load_frozen(self, weights: Mapping[str, Tensor], rule: str) -> None:
-        """Load all weights, then freeze them. Raises CheckpointError with `rule` for weights that do not fit."""
-        try:
-            self.load_state_dict(weights)
-        except RuntimeError as error:
-            raise CheckpointError(f"{rule}: {' '.join(str(error).split())}") from None
+    def load_frozen(self, source: str, weights: Mapping[str, Any], rule: str) -> None:
+        """Load exactly the weights of this network, then freeze it.
+
+        Counters of batch norms, which have no use in evaluation mode, may be missing. Raises CheckpointError, which
+        starts with `source` and `rule`, for weights that do not fit.
+        """
+        expected = self.state_dict()
+        check_tensors(source, weights)
+        given = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")} | {**weights}
+        check_weights(source, given, {name: list(value.shape) for name, value in expected.items()}, rule)
+        self.load_state_dict(given)
         self.eval().requires_grad_(False)
+
+
+def check_tensors(source: str, weights: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless every value is a tensor."""
+    odd = [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise CheckpointError(f"{source} must be a state dict, which has tensors only; {odd[0]} is none")
 
 
 def resize(images: Tensor, size: int) -> Tensor:
