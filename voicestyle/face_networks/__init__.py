@@ -1,5 +1,6 @@
 """Networks that tell people apart: aligned photographs of faces to embeddings, with weights from named sources."""
 
+from voicestyle.face_networks.clip import ClipImageEncoder
 from voicestyle.face_networks.dlib_resnet import DlibResNet, fetch_dlib_resnet
 from voicestyle.face_networks.ir_se50 import IrSe50
 from voicestyle.face_networks.mobileface import MobileFace, fetch_mobileface
@@ -9,6 +10,7 @@ from voicestyle.face_networks.weight_files import fetch_lpips_linear, read_lpips
 
 __all__ = [
     "DEFAULT_CACHE",
+    "ClipImageEncoder",
     "DlibResNet",
     "FaceNetwork",
     "IrSe50",
