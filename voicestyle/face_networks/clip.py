@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from cmpc2.checkpoint import read_checkpoint
 from voicestyle.errors import CheckpointError
-from voicestyle.face_networks.network import FaceNetwork, check_tensors, per_channel
+from voicestyle.face_networks.network import FaceNetwork, check_tensors, per_channel, to_tensor
 from voicestyle.face_networks.torchscript_weights import is_torchscript, read_torchscript_weights
 
 PREFIX = "visual."  # of the image tower's weights; the others belong to the text tower
@@ -104,6 +105,8 @@ class _ResidualBlock(nn.Module):
 class ClipImageEncoder(FaceNetwork):
     """Image features [N, E] of images [N, 3, S, S] in [-1, 1], compared by their cosine."""
 
+    needs_alignment = False
+
     def __init__(self, config: ClipConfig | None = None, source: str = "untrained") -> None:
         super().__init__()
         self.config = config = config or ClipConfig()
@@ -135,15 +138,14 @@ class ClipImageEncoder(FaceNetwork):
         weights = read_torchscript_weights(path) if is_torchscript(path) else read_checkpoint(path)
         return cls.from_state_dict(weights, path.name)
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """A picture of any size as [3, S, S] float32 in [-1, 1]: shorter side to S by bicubic resizing, centre crop."""
+    def prepare(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """A picture uint8 [H, W, 3] as [3, S, S] float32 in [-1, 1]: shorter side to S, bicubic, then the centre."""
         size = self.config.image_size
-        scale = size / min(image.size)
-        width, height = (max(size, int(scale * side)) for side in image.size)
+        image = Image.fromarray(pixels)
+        width, height = (max(size, size * side // min(image.size)) for side in image.size)
         left, top = round((width - size) / 2), round((height - size) / 2)
-        resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-        pixels = np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.float32)
-        return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        return to_tensor(np.asarray(resized.crop((left, top, left + size, top + size))))
 
     def crop(self, images: Tensor) -> Tensor:
         """Aligned images [N, 3, 256, 256] resized to [N, 3, S, S]; nothing is cut off."""

@@ -4,8 +4,10 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cmpc2.checkpoint import check_weights
@@ -17,11 +19,13 @@ IMAGE_SIZE = 256  # pixels, of aligned images
 class FaceNetwork(nn.Module):
     """A frozen network, differentiable in its input. An image's embedding does not depend on the rest of the batch.
 
-    name: the network and the source of its weights, for reports. embedding_dim: E of `embed`.
+    name: the network and the source of its weights, for reports. embedding_dim: E of `embed`. needs_alignment: whether
+    `prepare` takes only faces that are aligned in the FFHQ manner.
     """
 
     name: str
     embedding_dim: int
+    needs_alignment = True
 
     @abstractmethod
     def crop(self, images: Tensor) -> Tensor:
@@ -32,6 +36,13 @@ class FaceNetwork(nn.Module):
         if images.dim() != 4 or tuple(images.shape[1:]) != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(f"images must be [N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}], got {list(images.shape)}")
         return F.normalize(self(self.crop(images)), dim=1)
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """A picture uint8 [H, W, 3] as this network's input, float32 [3, S, S] in [-1, 1]: an aligned face of 256 × 256
+        pixels, unless `needs_alignment` is false. Raises ValueError for another shape."""
+        if pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
+            raise ValueError(f"aligned faces must be [{IMAGE_SIZE}, {IMAGE_SIZE}, 3], got {list(pixels.shape)}")
+        return self.crop(to_tensor(pixels)[None])[0]
 
     def load_frozen(self, source: str, weights: Mapping[str, Any], rule: str) -> None:
         """Load exactly the weights of this network, then freeze it.
@@ -45,6 +56,11 @@ class FaceNetwork(nn.Module):
         check_weights(source, given, {name: list(value.shape) for name, value in expected.items()}, rule)
         self.load_state_dict(given)
         self.eval().requires_grad_(False)
+
+
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels uint8 [H, W, 3] to an image [3, H, W], float32 in [-1, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
 def check_tensors(source: str, weights: Mapping[str, Any]) -> None:
