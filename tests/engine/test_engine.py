@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.published_loop import published_loop
+from benchmarks.published_loop import published_loop, voice_distance
 from tests.support.tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, item, objective, take_steps
 from voicestyle.engine import Engine, Schedule
 from voicestyle.engine.step_numbers import StepNumbers
@@ -30,14 +30,11 @@ def published(target, first_latent, noise, latent_noise, steps, schedule=PUBLISH
     """The states of the published loop after each step of one item."""
     states = published_loop(
         TinyGenerator(),
-        lambda voice: voice,
-        face_encoder,
-        voice=target[0][None],
+        voice_distance(lambda voice: voice, face_encoder, target[0][None], 16),
         first_latent=first_latent[None],
         first_noise=[level[None] for level in noise],
         latent_noise=latent_noise,
         latent_std=STD,
-        image_size=16,
         **asdict(schedule),
     )
     return list(islice(states, steps))
