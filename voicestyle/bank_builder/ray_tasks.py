@@ -20,7 +20,10 @@ from voicestyle.bank_builder.executors import OpenTools, Toolbox
 from voicestyle.bank_builder.shard_task import ShardTask, Tools, run_shard
 
 LOCAL = "local"
-LOOPBACK = "127.0.0.1"
+# Off, a node's address is 127.0.0.1, and all its servers listen there alone. On, which is the default on Linux, they
+# listen on all interfaces; `_node_ip_address="127.0.0.1"` does not change that.
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+STATISTICS = "RAY_USAGE_STATS_ENABLED"  # Ray sends them to its makers unless this is 0
 RETRIES = 5  # of a shard whose node or process is lost
 SPARE_TASKS = 2  # submitted beyond the cluster's slots, so that no slot waits for the driver
 
@@ -34,6 +37,9 @@ def run_on_ray(
 
     Raises BankError if Ray is not installed, the cluster cannot be reached, or a shard was lost `RETRIES` times.
     """
+    os.environ[STATISTICS] = "0"
+    if address == LOCAL:
+        os.environ[CLUSTERS] = "0"
     ray = _import_ray()
     with _connected(ray, address, workers * toolbox.threads):
         # num_cpus counts the threads of a task.
@@ -102,9 +108,9 @@ def _connected(ray: Any, address: str, cpus: int) -> Generator[None]:
         return
     options: dict[str, Any] = {"address": address}
     if address == LOCAL:
-        options |= {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": LOOPBACK}
+        options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
-        ray.init(**options, logging_level="WARNING", configure_logging=False)
+        ray.init(**options, logging_level="WARNING", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise BankError(f"--ray must be local or the address of a running cluster, got {address}: {reason}") from error
@@ -115,7 +121,6 @@ def _connected(ray: Any, address: str, cpus: int) -> Generator[None]:
 
 
 def _import_ray() -> Any:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would send statistics to its makers
     try:
         import ray
     except ImportError as error:
