@@ -7,6 +7,7 @@ system. A task of a lost node runs again on another one.
 
 import hashlib
 import os
+import socket
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ LOCAL = "local"
 # listen on all interfaces; `_node_ip_address="127.0.0.1"` does not change that.
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 STATISTICS = "RAY_USAGE_STATS_ENABLED"  # Ray sends them to its makers unless this is 0
+CONNECT_SECONDS = 10
 RETRIES = 5  # of a shard whose node or process is lost
 SPARE_TASKS = 2  # submitted beyond the cluster's slots, so that no slot waits for the driver
 
@@ -109,6 +111,8 @@ def _connected(ray: Any, address: str, cpus: int) -> Generator[None]:
     options: dict[str, Any] = {"address": address}
     if address == LOCAL:
         options |= {"num_cpus": cpus, "include_dashboard": False}
+    else:
+        _check_reachable(address)
     try:
         ray.init(**options, logging_level="WARNING", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -118,6 +122,17 @@ def _connected(ray: Any, address: str, cpus: int) -> Generator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise BankError for a HOST:PORT where nothing listens; Ray would retry for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not port.isdigit():
+        return  # auto
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise BankError(f"--ray must be local or the address of a running cluster, got {address}: {error}") from error
 
 
 def _import_ray() -> Any:
