@@ -22,7 +22,7 @@ from voicestyle.latent_bank import LatentBank
 from voicestyle.manifest import EMBEDDINGS, MANIFEST, Manifest
 from voicestyle.prototypes import Prototypes
 
-GENERATOR_INTERFACE = ("map", "render", "latent_dim", "optimise_size", "sizes", "noise_shapes")
+GENERATOR_INTERFACE = ("map", "render", "latent_dim", "latent_rows", "optimise_size", "sizes", "noise_shapes")
 
 Part = TypeVar("Part")
 Arguments = ParamSpec("Arguments")
@@ -72,7 +72,7 @@ class Bundle:
         manifest, generator, embeddings = self.manifest, self.generator, self.latent_bank.embeddings
         found = {
             "latent_dim of the generator": (generator.latent_dim, manifest.latent_dim),
-            "latent_dim of latent_bank.npy": (self.latent_bank.latents.shape[1], manifest.latent_dim),
+            "shape of the latents in latent_bank.npy": (self.latent_bank.latents.shape[1:], manifest.latent_shape),
             "embedding_dim of prototypes.faiss": (self.prototypes.dim, manifest.embedding_dim),
             f"embedding_dim of {EMBEDDINGS}": (
                 manifest.embedding_dim if embeddings is None else embeddings.shape[1],
@@ -81,6 +81,8 @@ class Bundle:
             "prototypes of prototypes.faiss": (len(self.prototypes), manifest.prototypes),
             "sizes of the generator": (tuple(generator.sizes), manifest.sizes),
         }
+        if manifest.latent_rows is not None:
+            found["latent_rows of the generator"] = (generator.latent_rows, manifest.latent_rows)
         for name, (received, expected) in found.items():
             if received != expected:
                 raise BundleError(f"{name} must be {expected} as in {MANIFEST}, got {received}")
@@ -129,8 +131,8 @@ def write_bundle(
 ) -> None:
     """Compile the modules and write a bundle folder. An existing folder is replaced after the new one was loaded once.
 
-    centroids: [K, E]. latents: [N, D]. assignments: [N]. embeddings: [N, E], unless `instance_choice` is `first`.
-    The hashes in `manifest.files` are set.
+    centroids: [K, E]. latents: [N, D] or [N, L, D]. assignments: [N]. embeddings: [N, E], unless `instance_choice` is
+    `first`. The hashes in `manifest.files` are set.
 
     Raises:
         BundleError: parts that do not match each other; nothing is written.

@@ -14,7 +14,7 @@ from benchmarks.published_loop import published_loop
 from cmpc2 import CMPC
 from voicestyle.bundle import Bundle
 from voicestyle.cli import main
-from voicestyle.engine import Engine, Schedule
+from voicestyle.engine import Engine, Schedule, VoiceObjective
 from voicestyle.engine.noise_maps import regularisation
 from voicestyle.images import to_pixels
 
@@ -51,22 +51,22 @@ class Optimisation:
     def engine(self, capacity):
         return Engine(
             self.generator,
-            self.face_encoder,
+            VoiceObjective(self.face_encoder, embedding_dim=512, image_size=min(256, self.size)),
             latent_std=float(self.array("latent_std")),
-            embedding_dim=512,
             capacity=capacity,
             max_steps=STEPS,
-            image_size=min(256, self.size),
             dtype=self.dtype,
         )
 
     def add(self, engine):
         first = torch.from_numpy(self.array("initial"))[0]
-        engine.add("request", self.voice, first, seed=0, steps=STEPS, noise=self.noise, latent_noise=self.latent_noise)
+        engine.add(
+            "request", [self.voice], first, seed=0, steps=STEPS, noise=self.noise, latent_noise=self.latent_noise
+        )
 
     def add_other(self, engine, number):
         first = self.draw((4, 512), f"other_{number}").mean(dim=0)
-        engine.add(number, self.draw((512,), f"voice_{number}"), first, seed=number, steps=20 + number)
+        engine.add(number, [self.draw((512,), f"voice_{number}")], first, seed=number, steps=20 + number)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def follow(it, engine, steps):
     for i in range(steps):
         engine.step()
         outcome = engine.outcome("request")
-        distance = 1 - float(outcome.similarity[i])
+        distance = 1 - float(outcome.figures["similarity"][i])
         early = i < 3
         tolerance = 1e-6 if exact else 1e-4 if early else 5e-4
         assert distance == pytest.approx(float(it.array("similarity")[i]), abs=tolerance)

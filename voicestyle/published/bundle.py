@@ -130,6 +130,7 @@ def build_published_bundle(
         sizes=tuple(generator.sizes),
         embedding_dim=options.encoders.embedding_dim,
         latent_dim=generator.latent_dim,
+        latent_rows=None if bank.latents.ndim == 2 else bank.latents.shape[1],
         latent_std=latent_std(generator),
         prototypes=len(bank.centroids),
         prototype_level=options.level,
@@ -183,9 +184,10 @@ def embed_latents(
 
 def _check(files: PublishedFiles, options: PublishedOptions, bank: Bank, generator: StyleGAN2, image_size: int) -> None:
     rules = {
-        f"{files.latents}: a latent must have the {generator.latent_dim} components of the generator's w": (
-            bank.latents.shape[1] == generator.latent_dim,
-            bank.latents.shape[1],
+        f"{files.latents}: latents must be the generator's w [{generator.latent_dim}] or "
+        f"w+ [{generator.latent_rows}, {generator.latent_dim}]": (
+            bank.latents.shape[1:] in ((generator.latent_dim,), (generator.latent_rows, generator.latent_dim)),
+            list(bank.latents.shape[1:]),
         ),
         f"{files.memory}: a centroid must have the {options.encoders.embedding_dim} components of an embedding": (
             bank.centroids.shape[1] == options.encoders.embedding_dim,
