@@ -41,7 +41,7 @@ class FakeJudge:
             return Judged(Figures(None, None, None, None, None, None), "must be an intact image", None)
         mean = float(pixels.mean())
         reason = f"brightness must be at least 50, received {mean:.1f}" if mean < 50 else None
-        return Judged(Figures(1, 0.5, 24.0, mean / 10, -1.0, 100 * mean), reason, pixels)
+        return Judged(Figures(1, np.float64(0.5), 24.0, mean / 10, -1.0, 100 * mean), reason, pixels)
 
 
 class FakeInverter:

@@ -83,8 +83,8 @@ def build_bank(options: BankOptions, progress: Progress = ignore, toolbox: Toolb
     with folder.locked():
         if options.restart:
             folder.discard()
-        tools = toolbox.open()
         sources = find_sources(options.photographs, options.csv, options.frames)
+        tools = toolbox.open()
         if sources.unused:
             log.info("%d photographs are of persons without a video in %s", sources.unused, options.csv)
         plan = Plan(

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from voicestyle.bank_builder.errors import BankError
+from voicestyle.face_networks import DEFAULT_CACHE
+from voicestyle.inversion import InversionOptions
 from voicestyle.photographs import Gates
-
-DTYPES = ("float32", "bfloat16")
+from voicestyle.precision import DTYPES
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class BankOptions:
     photographs: files and folders. output: the folder of the build.
 
     Generator: stylegan, a StyleGAN2 checkpoint; without it, that of the folder `bundle`.
-    Losses: vgg, torchvision's VGG-16; lpips, the linear layers of the `lpips` wheel; identity, `model_ir_se50.pth`.
-    Without these files, the named stand-in of `voicestyle.inversion`. cache: where that one's network is downloaded to.
+    Losses: vgg, lpips, unweighted and identity as in `voicestyle.inversion.LossFiles`. cache: where the stand-in of a
+    missing file is downloaded to.
     Frontal replacement: csv, the published list of videos; frames, a folder with `NAME/1.6/VIDEO/*.jpg`; clip, OpenAI's
     ViT-B/32, without which the identity network compares photographs and frames.
 
@@ -38,7 +39,8 @@ class BankOptions:
     vgg: Path | None = None
     lpips: Path | None = None
     identity: Path | None = None
-    cache: Path = Path(".cache/face_networks")
+    unweighted: bool = False
+    cache: Path = DEFAULT_CACHE
     csv: Path | None = None
     frames: Path | None = None
     clip: Path | None = None
@@ -57,9 +59,13 @@ class BankOptions:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "shard_size", "workers", "threads"):
+        for name in ("batch", "shard_size", "workers", "threads"):
             if getattr(self, name) < 1:
                 raise BankError(f"{name} must be at least 1, got {getattr(self, name)}")
+        try:
+            _ = self.inversion
+        except ValueError as error:
+            raise BankError(str(error)) from error
         if self.dtype not in DTYPES:
             raise BankError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
         if (self.csv is None) != (self.frames is None):
@@ -67,6 +73,11 @@ class BankOptions:
             raise BankError(f"csv and frames belong together: the list of videos and their frames; got {given} without {other}")
         if self.clip is not None and self.csv is None:
             raise BankError("clip compares photographs with frames of videos, got it without csv and frames")
+
+    @property
+    def inversion(self) -> InversionOptions:
+        """The options of the inversion."""
+        return InversionOptions(self.steps, w_plus=self.w_plus, seed=self.seed)
 
     @property
     def uses_cuda(self) -> bool:

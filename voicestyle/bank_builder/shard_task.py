@@ -166,7 +166,8 @@ def _judged(
             path = task.photographs[source.key].stored_in(Path(folder))
             _check_unchanged(source, path)
             judged = judge(path)
-        result.figures, result.rejected = asdict(judged.figures), judged.reason
+        result.figures = {name: _plain(value) for name, value in asdict(judged.figures).items()}
+        result.rejected = judged.reason
         if judged.aligned is not None:
             result.aligned = thumbnail(judged.aligned)
             if judged.reason is None:
@@ -233,6 +234,11 @@ def _recorded(inversion: Inversion) -> InvertedPhotograph:
         psnr=float(inversion.psnr),
         identity=float(inversion.identity),
     )
+
+
+def _plain(value: float | None) -> float | int | None:
+    """The number without NumPy's type."""
+    return value if value is None else int(value) if isinstance(value, int | np.integer) else float(value)
 
 
 def _check_unchanged(source: Source, path: Path) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from cmpc2.memory import read_videos
 from voicestyle.bank_builder.errors import BankError
 from voicestyle.bank_builder.plan import Group, Source, Video
-from voicestyle.photographs import EXTENSIONS, PhotographError, find_photographs
+from voicestyle.photographs import PhotographError, find_photographs
+from voicestyle.photographs.files import EXTENSIONS
 
 MAX_FILE_BYTES = 64 * 2**20  # a file is held in memory when it goes to another machine
 

@@ -1,21 +1,21 @@
 """`voicestyle bank`: a latent bank from photographs."""
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from voicestyle.bank_builder import BankOptions, Counts, build_bank, rewrite_report
-from voicestyle.bank_builder.options import DTYPES
 from voicestyle.cli.build import BUNDLE, FILE
 from voicestyle.cli.devices import usable_device
 from voicestyle.photographs import Gates
+from voicestyle.precision import DTYPES
 
 T = TypeVar("T")
 
@@ -25,26 +25,33 @@ def gate_flags(command: Callable[..., T]) -> Callable[..., T]:
     for gate in reversed(fields(Gates)):
         flag = f"--{gate.name.replace('_', '-')}"
         text = f"Gate: {gate.name.replace('_', ' ')}."
-        command = click.option(flag, type=type(gate.default), default=gate.default, show_default=True, help=text)(command)
+        kind = int if isinstance(gate.default, int) else float
+        shown: Any = True if gate.default is not None else "the detector's"
+        command = click.option(flag, type=kind, default=gate.default, show_default=shown, help=text)(command)
     return command
 
 
-@contextmanager
-def photograph_bar() -> Generator[Callable[[Counts], None]]:
-    """A bar of photographs with rate and time left; log lines are written above it."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with tqdm(desc="photographs", unit="photo", dynamic_ncols=True) as bar, logging_redirect_tqdm():
+class PhotographBar:
+    """A bar of photographs with rate and time left, from the first report of progress on."""
 
-        def show(counts: Counts) -> None:
-            if bar.total != counts.total:
-                bar.reset(counts.total)
-                bar.initial = counts.resumed  # the rate is that of this run
-                bar.n = counts.resumed
-            bar.set_postfix(kept=counts.kept, rejected=counts.rejected, refresh=False)
-            bar.update(counts.done - bar.n)
-            bar.refresh()
+    def __init__(self) -> None:
+        self._bar: tqdm[NoReturn] | None = None
 
-        yield show
+    def __call__(self, counts: Counts) -> None:
+        """Show the progress."""
+        if self._bar is None:
+            # The rate is that of this run, without what an earlier one has done.
+            self._bar = tqdm(
+                desc="photographs", total=counts.total, initial=counts.resumed, unit="photo", dynamic_ncols=True
+            )
+        self._bar.set_postfix(kept=counts.kept, rejected=counts.rejected, refresh=False)
+        self._bar.update(counts.done - self._bar.n)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 @click.group()
@@ -58,7 +65,8 @@ def bank() -> None:
 @click.option("--bundle", default=BUNDLE, show_default=True, type=FILE, help="A bundle, for its generator.")
 @click.option("--stylegan", type=FILE, help="A StyleGAN2 checkpoint, in place of a bundle's generator.")
 @click.option("--vgg", type=FILE, help="torchvision's VGG-16 weights, for the perceptual loss.")
-@click.option("--lpips", type=FILE, help="The linear layers of LPIPS; they belong to --vgg.")
+@click.option("--lpips", type=FILE, help="The linear layers of LPIPS for --vgg.  [default: those of its wheel]")
+@click.option("--unweighted", is_flag=True, help="No linear layers, for a VGG-16 that is not torchvision's.")
 @click.option("--identity", type=FILE, help="model_ir_se50.pth, for the identity loss.")
 @click.option("--cache", default=BankOptions.cache, show_default=True, type=FILE, help="Of the stand-in network.")
 @click.option("--csv", type=FILE, help="training.csv: latents of its videos, by frontal replacement.")
@@ -69,7 +77,7 @@ def bank() -> None:
 @click.option("--w-plus", is_flag=True, help="A latent for each layer, [L, 512] in place of [512].")
 @click.option("--steps", default=BankOptions.steps, show_default=True, help="Steps of the inversion.")
 @click.option("--seed", default=BankOptions.seed, show_default=True, help="With the key it determines an inversion.")
-@click.option("--dtype", default=BankOptions.dtype, show_default=True, type=click.Choice(DTYPES))
+@click.option("--dtype", default=BankOptions.dtype, show_default=True, type=click.Choice(list(DTYPES)))
 @click.option("--device", default=BankOptions.device, show_default=True, help="cpu or cuda.")
 @click.option("--batch", default=BankOptions.batch, show_default=True, help="Photographs that are inverted at once.")
 @click.option("--shard-size", default=BankOptions.shard_size, show_default=True, help="Photographs of a shard.")
@@ -87,7 +95,8 @@ def build(photographs: tuple[Path, ...], ray: str | None, device: str, **values:
     # With Ray, the nodes have the GPUs.
     device = device if ray is not None else usable_device(device)
     options = BankOptions(photographs, ray=ray, device=device, gates=gates, **values)
-    with photograph_bar() as progress:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with closing(PhotographBar()) as progress, logging_redirect_tqdm():
         built = build_bank(options, progress)
     click.echo(str(built))
 
