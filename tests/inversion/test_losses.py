@@ -5,7 +5,7 @@ import torch
 
 from voicestyle.errors import CheckpointError
 from voicestyle.face_networks import IrSe50
-from voicestyle.inversion import IdentityLoss, PerceptualLoss
+from voicestyle.inversion import IdentityTerm, PerceptualTerm
 from voicestyle.inversion.perceptual import STAGES
 
 
@@ -28,33 +28,33 @@ def images(count, size):
 
 
 def test_the_perceptual_loss_of_equal_images_is_zero(vgg):
-    loss = PerceptualLoss(vgg, None)
+    loss = PerceptualTerm(vgg, None)
     pictures = images(2, 32)
-    assert loss(pictures, loss.features(pictures)).tolist() == [0, 0]
-    assert (loss(pictures.flip(0), loss.features(pictures)) > 0).all()
+    assert loss(pictures, loss.target(pictures)).tolist() == [0, 0]
+    assert (loss(pictures.flip(0), loss.target(pictures)) > 0).all()
 
 
 def test_the_perceptual_loss_does_not_cross_items(vgg):
-    loss = PerceptualLoss(vgg, None)
+    loss = PerceptualTerm(vgg, None)
     pictures, targets = images(3, 32), images(3, 32).flip(0)
-    alone = [loss(pictures[i : i + 1], loss.features(targets[i : i + 1])) for i in range(3)]
-    torch.testing.assert_close(loss(pictures, loss.features(targets)), torch.cat(alone))
+    alone = [loss(pictures[i : i + 1], loss.target(targets[i : i + 1])) for i in range(3)]
+    torch.testing.assert_close(loss(pictures, loss.target(targets)), torch.cat(alone))
 
 
 def test_weights_that_do_not_fit_are_named(vgg):
     short = {name: weight for name, weight in vgg.items() if name != "features.28.bias"}
     with pytest.raises(CheckpointError, match=r"VGG-16 must have features.28.bias with shape \[512\], got None"):
-        PerceptualLoss(short, None)
+        PerceptualTerm(short, None)
     with pytest.raises(CheckpointError, match="the linear layers of LPIPS must have shapes"):
-        PerceptualLoss(vgg, [torch.ones(1, 64, 1, 1)])
+        PerceptualTerm(vgg, [torch.ones(1, 64, 1, 1)])
     with pytest.raises(CheckpointError, match="must be the state dict of an IR-SE50"):
         IrSe50.from_state_dict({})
 
 
 def test_identity_needs_images_of_256_pixels():
-    loss = IdentityLoss(IrSe50().eval())
+    loss = IdentityTerm(IrSe50().eval())
     with pytest.raises(ValueError, match=r"images must be \[N, 3, 256, 256\], got \[1, 3, 224, 224\]"):
-        loss.embed(images(1, 224))
+        loss.target(images(1, 224))
 
 
 def test_an_identity_file_is_read_back(tmp_path):
