@@ -1,4 +1,4 @@
-"""A build: the same bytes whatever the shards, workers and interruptions; nothing is done twice; one build at a time."""
+"""A build: the same bytes whatever shards, workers and interruptions; nothing is done twice; one build at a time."""
 
 import os
 import random
@@ -59,7 +59,7 @@ def test_the_description_says_where_the_latents_come_from(undisturbed):
     assert description["settings"]["steps"] == 300
     assert description["latents"] == sha256(undisturbed.latents)
     assert description["photographs"]["kept"] == KEPT
-    assert description["photographs"]["rejected"] == {"brightness must be at least …, received …": COUNT - KEPT}
+    assert description["photographs"]["rejected"] == {"brightness must be at least 50, received …": COUNT - KEPT}
     for path in undisturbed.latents.parent.rglob("*"):
         if path.is_file():
             assert str(ROOT).encode() not in path.read_bytes()

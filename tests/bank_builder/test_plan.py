@@ -30,7 +30,9 @@ def test_photographs_of_a_person_stay_in_one_shard():
 
 
 def test_json_gives_the_plan_back_in_the_same_bytes():
-    made = plan(groups=(Group((source(1, unreadable="no"),), (Video("a/1.6/v", 3, "c"),)),), w_plus=True, replacement=None)
+    made = plan(
+        groups=(Group((source(1, unreadable="no"),), (Video("a/1.6/v", 3, "c"),)),), w_plus=True, replacement=None
+    )
     content = made.to_json()
     assert Plan.from_json(content, "plan.json") == made
     assert Plan.from_json(content, "plan.json").to_json() == content
@@ -66,7 +68,10 @@ def test_the_same_plan_has_no_differences():
         (plan(shard_size=3), "the shard size is 2 there and 3 now"),
         (plan(7), "2 photographs added, the first is '05.jpg'"),
         (plan(4), "1 photograph missing, the first is '04.jpg'"),
-        (plan(groups=(Group((source(0, sha256="b"),)), *plan().groups[1:])), "1 photograph changed, the first is '00.jpg'"),
+        (
+            plan(groups=(Group((source(0, sha256="b"),)), *plan().groups[1:])),
+            "1 photograph changed, the first is '00.jpg'",
+        ),
         (plan(groups=(Group(tuple(plan().photographs())),)), "videos choose among other photographs"),
     ],
 )

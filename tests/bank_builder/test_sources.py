@@ -59,7 +59,7 @@ def test_files_that_cannot_be_read_have_a_reason(tmp_path):
     for path, reason in (
         (loop, "must be readable: Too many levels of symbolic links"),
         (pipe, "must be a file, received a device or a pipe"),
-        (large, "must have at most 64 MiB, received 64 MiB"),
+        (large, "must have at most 64 MiB, received 64.0 MiB"),
         (tmp_path / "absent.jpg", "must be readable: No such file or directory"),
     ):
         described = describe("key", path)

@@ -70,8 +70,18 @@ class BankDescription(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def kind_of(reason: str) -> str:
-    """A reason without its numbers, so that those of one kind are counted together."""
-    return re.sub(r"[-+−]?\d+(?:[.,×]\d+)*", "…", reason)
+    """A reason without the numbers that were received, so that those of one kind are counted together.
+
+    "yaw +31°, must be within ±25°" becomes "yaw …°, must be within ±25°".
+    """
+    rule = re.search(r"must .*?(?=, (?:received|got)\b|:|$)", reason)
+    if rule is None:
+        return _without_numbers(reason)
+    return _without_numbers(reason[: rule.start()]) + rule[0] + _without_numbers(reason[rule.end() :])
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"[-+−]?\d+(?:[.,×]\d+)*", "…", text)
 
 
 def rows_of(shard: Shard) -> Iterator[tuple[str, NDArray[np.float32]]]:

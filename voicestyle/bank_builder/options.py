@@ -70,7 +70,9 @@ class BankOptions:
             raise BankError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
         if (self.csv is None) != (self.frames is None):
             given, other = ("csv", "frames") if self.csv else ("frames", "csv")
-            raise BankError(f"csv and frames belong together: the list of videos and their frames; got {given} without {other}")
+            raise BankError(
+                f"csv and frames belong together: the list of videos and their frames; got {given} without {other}"
+            )
         if self.clip is not None and self.csv is None:
             raise BankError("clip compares photographs with frames of videos, got it without csv and frames")
 

@@ -130,7 +130,9 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
 
-def _changes(what: str, before: Sequence[Source] | Sequence[Video], now: Sequence[Source] | Sequence[Video]) -> list[str]:
+def _changes(
+    what: str, before: Sequence[Source] | Sequence[Video], now: Sequence[Source] | Sequence[Video]
+) -> list[str]:
     old, new = {item.key: item for item in before}, {item.key: item for item in now}
     sets = {
         "added": [key for key in new if key not in old],

@@ -84,7 +84,9 @@ def _slots(resources: Mapping[str, float], threads: int, gpus: int) -> int:
 _opened: tuple[str, Tools] | None = None
 
 
-def _run_on_node(key: str, open_tools: OpenTools, files: list[Mapping[str, Any]], threads: int, task: ShardTask) -> bytes:
+def _run_on_node(
+    key: str, open_tools: OpenTools, files: list[Mapping[str, Any]], threads: int, task: ShardTask
+) -> bytes:
     """The shard function in a process of a node, which keeps its tools for the next task of the same build."""
     global _opened
     torch.set_num_threads(threads)

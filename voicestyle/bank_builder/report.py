@@ -45,7 +45,11 @@ def write_report(folder: BankFolder, plan: Plan, description: BankDescription) -
         loss=description.loss,
         detector=description.detector,
         replacement=description.settings.get("replacement"),
-        gates=[(name.removeprefix(GATE), value) for name, value in sorted(description.settings.items()) if GATE in name],
+        gates=[
+            (name.removeprefix(GATE).replace("_", " "), "as the detector's" if value is None else value)
+            for name, value in sorted(description.settings.items())
+            if name.startswith(GATE)
+        ],
         settings=sorted(description.settings.items()),
         photographs=description.photographs,
         videos=description.videos,

@@ -83,10 +83,8 @@ def describe(key: str, path: Path) -> Source:
         if not stat.S_ISREG(status.st_mode):
             return Source(key, unreadable="must be a file, received a device or a pipe")
         if status.st_size > MAX_FILE_BYTES:
-            return Source(
-                key,
-                unreadable=f"must have at most {MAX_FILE_BYTES // 2**20} MiB, received {status.st_size / 2**20:.0f} MiB",
-            )
+            limit, received = MAX_FILE_BYTES // 2**20, status.st_size / 2**20
+            return Source(key, unreadable=f"must have at most {limit} MiB, received {received:.1f} MiB")
         return Source(key, status.st_size, _sha256(path))
     except OSError as error:
         return Source(key, unreadable=f"must be readable: {error.strerror}")

@@ -71,7 +71,9 @@ def bank() -> None:
 @click.option("--cache", default=BankOptions.cache, show_default=True, type=FILE, help="Of the stand-in network.")
 @click.option("--csv", type=FILE, help="training.csv: latents of its videos, by frontal replacement.")
 @click.option("--frames", type=FILE, help="Frames of these videos: NAME/1.6/VIDEO/*.jpg.")
-@click.option("--clip", type=FILE, help="OpenAI's CLIP ViT-B/32, to choose photographs.  [default: the identity network]")
+@click.option(
+    "--clip", type=FILE, help="OpenAI's CLIP ViT-B/32, to choose photographs.  [default: the identity network]"
+)
 @click.option("--detector", default=BankOptions.detector, show_default=True, help="As of the photographs' judge.")
 @gate_flags
 @click.option("--w-plus", is_flag=True, help="A latent for each layer, [L, 512] in place of [512].")

@@ -12,8 +12,9 @@ from voicestyle.cli.generate import generate
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
+from voicestyle.photographs import PhotographError
 
-EXPECTED = (ArchiveError, BankError, BundleError, InputError, CheckpointError, ServerError, OSError)
+EXPECTED = (ArchiveError, BankError, BundleError, InputError, CheckpointError, PhotographError, ServerError, OSError)
 
 
 class _Commands(click.Group):
