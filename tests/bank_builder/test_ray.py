@@ -79,7 +79,7 @@ def test_a_local_cluster_listens_on_loopback_alone_and_gets_the_weight_files(pho
         )
 
     options = BankOptions((photographs,), tmp_path / "bank", shard_size=5, ray="local", workers=2)
-    built = build_bank(options, look, fake_toolbox({"weights.pt": weights}))
+    built = build_bank(options, look, fake_toolbox({"cache/network/weights.pt": weights}))
     assert built.latents.read_bytes() == undisturbed.latents.read_bytes()
     assert listening
     assert {ip.removeprefix("::ffff:") for ip in listening} == {socket.gethostbyname("localhost")}

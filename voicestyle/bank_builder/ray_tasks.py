@@ -37,7 +37,8 @@ def run_on_ray(
 
     workers: processes of a local cluster; another cluster runs as many as it has cores or GPUs for. gpus: of a task.
 
-    Raises BankError if Ray is not installed, the cluster cannot be reached, or a shard was lost `RETRIES` times.
+    Raises BankError if Ray is not installed, the cluster cannot be reached, or a shard was lost `RETRIES` times; and
+    what the shard function raises.
     """
     os.environ[STATISTICS] = "0"
     if address == LOCAL:
@@ -64,10 +65,8 @@ def run_on_ray(
                 try:
                     yield number, ray.get(reference)
                 except ray.exceptions.RayTaskError as error:
-                    cause = error.as_instanceof_cause()
-                    if isinstance(cause, BankError):
-                        raise BankError(str(error.cause)) from error
-                    raise
+                    # The shard function's own error; Ray's has the traceback on the node.
+                    raise error.cause from error
                 except ray.exceptions.RayError as error:
                     raise BankError(
                         f"a shard may be lost with its node {RETRIES} times, shard {number} was lost more often "
@@ -101,6 +100,7 @@ def _open_on_node(open_tools: OpenTools, files: Mapping[str, Any]) -> Tools:
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / name for name in files}
         for name, path in paths.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(ray.get(files[name]))
         return open_tools(paths)
 
