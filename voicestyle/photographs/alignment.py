@@ -49,7 +49,7 @@ class Square:
 
 
 def ffhq_square(eyes: tuple[complex, complex], mouth: tuple[complex, complex]) -> Square:
-    """The square of a face from the centres of its eyes and the corners of its mouth, left ones of the picture first."""
+    """The square of a face from the centres of its eyes and the corners of its mouth, the picture's left ones first."""
     between_eyes = (eyes[0] + eyes[1]) / 2
     across = eyes[1] - eyes[0]
     down = (mouth[0] + mouth[1]) / 2 - between_eyes
