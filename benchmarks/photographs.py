@@ -25,9 +25,11 @@ from voicestyle.photographs import Figures, PhotographJudge
 from voicestyle.photographs.alignment import Points, Square
 from voicestyle.photographs.detectors import DlibDetector, YuNetDetector
 from voicestyle.photographs.five_points import FIRST_FITTED, fit_weights
+from voicestyle.photographs.measuring import measure
 
 Pixels = NDArray[np.uint8]
 JUDGES = ("dlib", "yunet")
+DEGRADED = 40  # faces of each source
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
@@ -83,9 +85,8 @@ def figure_rows(name: str, figures: list[Figures]) -> list[list[str]]:
     ]
 
 
-def measure(faces: int) -> list[list[str]]:
+def distributions(faces: int) -> list[list[str]]:
     """All rows."""
-    judges = {name: PhotographJudge(name) for name in JUDGES}
     detectors = {"dlib": DlibDetector(), "yunet": YuNetDetector()}
     rows: list[list[str]] = []
     distances: dict[str, list[float]] = {name: [] for name in JUDGES}
@@ -93,35 +94,33 @@ def measure(faces: int) -> list[list[str]]:
     aligned: dict[str, list[Pixels]] = {"generated": [], "real": []}
     for picture, true in placed(range(faces)):
         for name, detector in detectors.items():
-            judged = judges[name].judge_pixels(picture)
-            figures[name].append(judged.figures)
-            if judged.aligned is None:
-                continue
-            found = max(detector.find(picture), key=lambda face: face.edge)
-            distances[name].append(displacement(detector.square(detector.refine(picture, found)), true))
-            if name == "dlib":
-                aligned["generated"].append(judged.aligned)
+            measured = measure(detector, picture, scale=1.0, align=True)
+            figures[name].append(measured.figures)
+            if measured.square is not None and measured.aligned is not None:
+                distances[name].append(displacement(measured.square, true))
+                if name == "dlib":
+                    aligned["generated"].append(measured.aligned)
     for name in JUDGES:
         rows.append(row(f"{name}: displacement", distances[name], 1))
         rows.extend(figure_rows(f"{name}, {faces} generated", figures[name]))
     real = [*real_portraits(), *single_faces()]
-    for name, judge in judges.items():
+    for name in JUDGES:
+        judge = PhotographJudge(name)
         results = [judge(path) for path in real]
         rows.extend(figure_rows(f"{name}, {len(real)} real", [each.figures for each in results]))
         if name == "dlib":
             aligned["real"] = [each.aligned for each in results if each.aligned is not None]
     for source, pictures in aligned.items():
         for title, degrade in DEGRADATIONS.items():
-            for name in JUDGES:
-                judge = PhotographJudge(name, align=False)
-                seen = [judge.judge_pixels(degrade(each)).figures for each in pictures]
+            for name, detector in detectors.items():
+                seen = [measure(detector, degrade(each), 1.0, align=False).figures for each in pictures[:DEGRADED]]
                 rows.append(row(f"{name}, {source}, {title}: score", [each.score for each in seen], 2))
                 rows.append(row(f"{name}, {source}, {title}: sharpness", [each.sharpness for each in seen], 0))
     return rows
 
 
 def fit(faces: int) -> str:
-    """Weights of the five points, fitted to faces that `measure` does not see."""
+    """Weights of the five points, fitted to faces that `distributions` does not see."""
     detector = YuNetDetector()
     points: list[Points] = []
     squares: list[Square] = []
@@ -140,7 +139,7 @@ def main(faces: int, to_fit: int, output: Path | None) -> None:
     if to_fit:
         click.echo(fit(to_fit))
         return
-    table = tabulate(measure(faces), ["", "n", *(f"{p} %" for p in PERCENTILES)], "github", disable_numparse=True)
+    table = tabulate(distributions(faces), ["", "n", *(f"{p} %" for p in PERCENTILES)], "github", disable_numparse=True)
     click.echo(table)
     if output:
         output.write_text(table + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from tests.support.placed_faces import WHEEL, generated_face, load_generator
 from voicestyle.demo_bundle import fetch_wheel
 
 # Faces that both detectors find when they are placed at `random_square(seed)`.
-SEEDS = (1, 2, 3, 5)
+SEEDS = (1, 2, 3)
 
 
 @pytest.fixture(scope="session")

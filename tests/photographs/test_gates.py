@@ -51,7 +51,13 @@ def test_without_a_score_the_detector_has_its_own():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("max_faces", 0), ("min_size", -1), ("max_yaw", float("nan")), ("max_pitch", -0.1), ("min_sharpness", float("inf"))],
+    [
+        ("max_faces", 0),
+        ("min_size", -1),
+        ("max_yaw", float("nan")),
+        ("max_pitch", -0.1),
+        ("min_sharpness", float("inf")),
+    ],
 )
 def test_thresholds_have_a_range(option, value):
     with pytest.raises(PhotographError, match=f"{option} must be"):

@@ -76,5 +76,6 @@ class PhotographJudge:
 
         if self._loaded is None:
             self._loaded = self._kind()
-        figures, aligned = measure(self._loaded, pixels, scale, self.align)
-        return Judged(figures, self.gates.reason_against(figures, self._kind.min_score), aligned)
+        measured = measure(self._loaded, pixels, scale, self.align)
+        reason = self.gates.reason_against(measured.figures, self._kind.min_score)
+        return Judged(measured.figures, reason, measured.aligned)
