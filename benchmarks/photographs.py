@@ -29,7 +29,7 @@ from voicestyle.photographs.measuring import measure
 
 Pixels = NDArray[np.uint8]
 JUDGES = ("dlib", "yunet")
-DEGRADED = 40  # faces of each source
+DEGRADED = 20  # faces of each source
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
@@ -60,7 +60,6 @@ DEGRADATIONS: dict[str, Callable[[Pixels], Pixels]] = {
     "96 pixels": lambda aligned: resampled(aligned, 96),
     "64 pixels": lambda aligned: resampled(aligned, 64),
     "48 pixels": lambda aligned: resampled(aligned, 48),
-    "JPEG 30": lambda aligned: compressed(aligned, 30),
     "JPEG 10": lambda aligned: compressed(aligned, 10),
 }
 

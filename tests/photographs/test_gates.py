@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from voicestyle.photographs import Figures, Gates, PhotographError
@@ -54,9 +55,9 @@ def test_without_a_score_the_detector_has_its_own():
     [
         ("max_faces", 0),
         ("min_size", -1),
-        ("max_yaw", float("nan")),
+        ("max_yaw", np.nan),
         ("max_pitch", -0.1),
-        ("min_sharpness", float("inf")),
+        ("min_sharpness", np.inf),
     ],
 )
 def test_thresholds_have_a_range(option, value):
