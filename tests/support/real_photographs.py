@@ -15,6 +15,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from PIL import Image
+
 CACHE = Path(__file__).parents[2] / ".cache" / "real_photographs"
 
 SOURCE_ARCHIVE = "face_recognition-1.3.0.tar.gz"
@@ -89,3 +91,34 @@ def _pictures(cache: Path, archive: Path, names: tuple[str, ...]) -> list[Path]:
                 file.write(content.read())
             Path(file.name).replace(path)
     return paths
+
+
+# Left, top, right and bottom of each face's surroundings in the group pictures.
+SURROUNDINGS = {
+    "sample1.jpg": ((0, 455, 424, 934), (221, 188, 731, 749), (647, 213, 1209, 831), (1317, 11, 1838, 585)),
+    "sample2.jpg": ((110, 0, 687, 574), (729, 51, 1269, 645), (1256, 0, 1811, 577)),
+    "sample3.jpg": ((376, 124, 972, 780), (822, 0, 1497, 714), (1302, 97, 1913, 769)),
+    "sample4.jpg": ((94, 14, 645, 620), (455, 0, 998, 472), (774, 8, 1302, 589), (1068, 0, 1596, 544)),
+    "sample5.jpg": (
+        (181, 676, 774, 1328),
+        (461, 248, 975, 814),
+        (641, 0, 1121, 474),
+        (931, 29, 1433, 582),
+        (1183, 195, 1771, 843),
+    ),
+    "sample6.jpg": ((77, 284, 681, 949), (451, 141, 1047, 797), (982, 128, 1571, 776), (1235, 39, 1892, 761)),
+}
+
+
+def single_faces(cache: Path = CACHE) -> list[Path]:
+    """Cuts of the group pictures around one face each, as JPEG files; neighbours may reach into them."""
+    cuts: list[Path] = []
+    for group in group_pictures(cache):
+        for i, box in enumerate(SURROUNDINGS[group.name]):
+            path = cache / f"{group.stem}_face{i}.jpg"
+            if not path.is_file():
+                with Image.open(group) as image, tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
+                    image.crop(box).save(file, "JPEG", quality=95)
+                Path(file.name).replace(path)
+            cuts.append(path)
+    return cuts

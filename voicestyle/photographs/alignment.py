@@ -49,7 +49,7 @@ class Square:
 
 
 def ffhq_square(eyes: tuple[complex, complex], mouth: tuple[complex, complex]) -> Square:
-    """The square of a face from the centres of its eyes and the corners of its mouth, left ones of the picture first."""
+    """The square of a face from the centres of its eyes and the corners of its mouth, the picture's left ones first."""
     between_eyes = (eyes[0] + eyes[1]) / 2
     across = eyes[1] - eyes[0]
     down = (mouth[0] + mouth[1]) / 2 - between_eyes
@@ -68,7 +68,7 @@ def cut(pixels: Pixels, square: Square, size: int = SIZE) -> Pixels:
         height, width = pixels.shape[:2]
         small = max(1, round(width * shrink)), max(1, round(height * shrink))
         scale = np.array(small) / (width, height)
-        pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        pixels = np.array(Image.fromarray(pixels).resize(small, Image.Resampling.LANCZOS))
     step = square.half * 2 / fine
     first = square.centre + square.half * (-1 - 1j) + step * (0.5 + 0.5j)
     to_source = np.array([[step.real, -step.imag, first.real], [step.imag, step.real, first.imag]])

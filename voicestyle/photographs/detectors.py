@@ -6,7 +6,7 @@ bounded size and returns positions in the picture's own pixels.
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from voicestyle.photographs.alignment import Pixels, Points, Square, cut, ffhq_square
 from voicestyle.photographs.errors import PhotographError
-from voicestyle.photographs.five_points import five_point_square
+from voicestyle.photographs.five_points import MIRRORED, five_point_square
 from voicestyle.photographs.pose import head_points
 
 
@@ -42,7 +42,7 @@ class Detector(Protocol):
 
     name: str
     min_score: float
-    posed: list[int]
+    posed: NDArray[np.int64]
     head: NDArray[np.float64]
 
     def find(self, pixels: Pixels) -> list[Face]:
@@ -66,12 +66,9 @@ def resized(pixels: Pixels, longest: int) -> tuple[Pixels, float]:
     return cv2.resize(pixels, size, interpolation=method).astype(np.uint8, copy=False), scale
 
 
-def working_copies(pixels: Pixels, least: int, usual: int) -> Iterator[tuple[Pixels, float]]:
-    """The picture at the size to search, and at twice that size for the case that the first search finds no face."""
-    longest = max(pixels.shape[:2])
-    yield resized(pixels, min(max(longest, least), usual))
-    if longest > usual:
-        yield resized(pixels, min(longest, 2 * usual))
+def clamped(pixels: Pixels, least: int, most: int) -> tuple[Pixels, float]:
+    """The picture with its longest side between two limits, and pixels of it per pixel of the original."""
+    return resized(pixels, min(max(max(pixels.shape[:2]), least), most))
 
 
 def original(points: Points, scale: float) -> Points:
@@ -89,7 +86,7 @@ class DlibDetector:
     min_score = 0.2
     NEEDS = (("dlib", "landmarks"), ("face_recognition_models", "landmarks"))
 
-    posed = [27, 30, 33, 36, 39, 42, 45, 48, 54]
+    posed = np.array([27, 30, 33, 36, 39, 42, 45, 48, 54])
     head = head_points(
         (
             "nose bridge",
@@ -103,7 +100,8 @@ class DlibDetector:
             "right mouth",
         )
     )
-    LEAST, USUAL = 512, 1024  # longest side in pixels of the copy to search
+    # Longest side in pixels of the copy to search, and of a second one if no face is found.
+    LEAST, USUAL, MOST = 512, 1024, 2048
 
     def __init__(self) -> None:
         dlib: Any = importlib.import_module("dlib")
@@ -128,11 +126,12 @@ class DlibDetector:
 
     def find(self, pixels: Pixels) -> list[Face]:
         """See `Detector`."""
-        for copy, scale in working_copies(pixels, self.LEAST, self.USUAL):
+        copy, scale = clamped(pixels, self.LEAST, self.USUAL)
+        boxes, scores, _ = self._detector.run(copy, 0, 0.0)
+        if not boxes and max(pixels.shape[:2]) > self.USUAL:
+            copy, scale = clamped(pixels, self.LEAST, self.MOST)
             boxes, scores, _ = self._detector.run(copy, 0, 0.0)
-            if boxes:
-                return [self._face(copy, scale, box, score) for box, score in zip(boxes, scores, strict=True)]
-        return []
+        return [self._face(copy, scale, box, score) for box, score in zip(boxes, scores, strict=True)]
 
     def _face(self, copy: Pixels, scale: float, box: Any, score: float) -> Face:
         parts: list[Any] = self._landmarks(copy, box).parts()
@@ -159,23 +158,20 @@ class YuNetDetector:
     min_score = 0.8
     NEEDS = (("yuface", "photos"),)
 
-    posed = [0, 1, 2, 3, 4]
+    posed = np.arange(5)
     head = head_points(("left eye", "right eye", "nose tip", "left mouth", "right mouth"))
-    LEAST, USUAL = 256, 640
+    LEAST, MOST = 256, 640
     # Each look at the face at another scale, or mirrored, has other errors; their mean has smaller ones.
     LOOK_SIZE = 256
     LOOKS = tuple((zoom, mirrored) for zoom in (0.8, 1.0, 1.4) for mirrored in (False, True))
-    MIRRORED = [1, 0, 2, 4, 3]
 
     def __init__(self) -> None:
         self._yuface: Any = importlib.import_module("yuface")
 
     def find(self, pixels: Pixels) -> list[Face]:
         """See `Detector`."""
-        for copy, scale in working_copies(pixels, self.LEAST, self.USUAL):
-            if faces := self._faces(copy):
-                return [Face(original(face.points, scale), face.edge / scale, face.score) for face in faces]
-        return []
+        copy, scale = clamped(pixels, self.LEAST, self.MOST)
+        return [Face(original(face.points, scale), face.edge / scale, face.score) for face in self._faces(copy)]
 
     def _faces(self, copy: Pixels) -> list[Face]:
         scores, boxes, landmarks = self._yuface.detect(np.ascontiguousarray(copy[..., ::-1]))
@@ -198,7 +194,7 @@ class YuNetDetector:
             return None
         inside = (max(faces, key=lambda face: face.edge).points + (0.5 + 0.5j)) * 2 / self.LOOK_SIZE - (1 + 1j)
         if mirrored:
-            inside = -inside.conj()[self.MIRRORED]
+            inside = -inside.conj()[MIRRORED]
         return seen.centre + seen.half * inside
 
     def square(self, face: Face) -> Square:

@@ -2,4 +2,4 @@
 
 
 class PhotographError(ValueError):
-    """An unknown detector, a missing extra, gates out of range or a path that does not exist; the message has one line."""
+    """An unknown detector, a missing extra, a gate out of range or a missing path; the message has one line."""

@@ -14,9 +14,9 @@ class Figures:
     """What the gates look at; None where it could not be measured.
 
     faces: faces found that are at least half as large as the largest. score: the detector's score of the largest face,
-    in the detector's own unit. size: edge of the aligned square in pixels of the source image. yaw, pitch: degrees, 0 is
-    frontal; positive where the face looks to the right of the picture, and up. sharpness: variance of the Laplacian of
-    the aligned grey image of 256 pixels.
+    in the detector's own unit. size: edge of the aligned square in pixels of the source image. yaw, pitch: degrees; 0
+    is frontal, positive where the face looks to the right of the picture, and up. sharpness: variance of the Laplacian
+    of the aligned grey image of 256 pixels.
     """
 
     faces: int | None = None
@@ -64,11 +64,14 @@ class Gates:
         least_score = min_score if self.min_score is None else self.min_score
         return (
             _below("detector score", figures.score, least_score, ".2f")
-            or _below("size of the face's square", figures.size, self.min_size, ".0f", " pixels")
+            or _below("size of the face's square", figures.size, self.min_size, ".1f", " pixels")
             or _beyond("yaw", figures.yaw, self.max_yaw)
             or _beyond("pitch", figures.pitch, self.max_pitch)
             or _below("sharpness", figures.sharpness, self.min_sharpness, ".1f")
         )
+
+
+DEFAULT_GATES = Gates()
 
 
 def _below(name: str, value: float | None, least: float, digits: str, unit: str = "") -> str | None:
@@ -80,4 +83,4 @@ def _below(name: str, value: float | None, least: float, digits: str, unit: str 
 def _beyond(name: str, value: float | None, most: float) -> str | None:
     if value is None:
         return f"{name} could not be measured, must be within ±{most:g}°"
-    return f"{name} {value:+.0f}°, must be within ±{most:g}°" if abs(value) > most else None
+    return f"{name} {value:+.1f}°, must be within ±{most:g}°" if abs(value) > most else None

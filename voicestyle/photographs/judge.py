@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voicestyle.photographs.errors import PhotographError
-from voicestyle.photographs.gates import Figures, Gates
+from voicestyle.photographs.gates import DEFAULT_GATES, Figures, Gates
 from voicestyle.photographs.reading import UnusablePicture, read_picture
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ class Judged:
 class PhotographJudge:
     """Decides which photographs can go into a latent bank, and aligns them.
 
-    detector: `dlib`, `yunet`, or `auto`, which is dlib where it is installed. align: cut the face in the manner of FFHQ;
-    False for pictures that are aligned crops already, whose middle is taken as published. `name` says the detector. The
-    judge loads its models at the first photograph, and can be pickled.
+    detector: `dlib`, `yunet`, or `auto`, which is dlib where it is installed. align: cut the face in the manner of
+    FFHQ; False for pictures that are aligned crops already, whose middle is taken as published. `name` says the
+    detector. The judge loads its models at the first photograph, and can be pickled.
 
     Raises:
         PhotographError: an unknown detector, or its packages are not installed.
     """
 
-    def __init__(self, detector: str = "auto", gates: Gates = Gates(), *, align: bool = True) -> None:
+    def __init__(self, detector: str = "auto", gates: Gates = DEFAULT_GATES, *, align: bool = True) -> None:
         if importlib.util.find_spec("cv2") is None:
             raise PhotographError("photographs need OpenCV: pip install 'voicestyle[photos]'")
         from voicestyle.photographs.detectors import detector_type
@@ -76,5 +76,6 @@ class PhotographJudge:
 
         if self._loaded is None:
             self._loaded = self._kind()
-        figures, aligned = measure(self._loaded, pixels, scale, self.align)
-        return Judged(figures, self.gates.reason_against(figures, self._kind.min_score), aligned)
+        measured = measure(self._loaded, pixels, scale, self.align)
+        reason = self.gates.reason_against(measured.figures, self._kind.min_score)
+        return Judged(measured.figures, reason, measured.aligned)

@@ -1,10 +1,12 @@
 """Find the face of a picture, align it and measure what the gates look at."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from voicestyle.photographs.alignment import centre_crop, cut
+from voicestyle.photographs.alignment import Square, centre_crop, cut
 from voicestyle.photographs.detectors import Detector
 from voicestyle.photographs.gates import Figures
 from voicestyle.photographs.pose import pose_of
@@ -15,8 +17,17 @@ COUNTED_EDGE = 0.5
 Pixels = NDArray[np.uint8]
 
 
-def measure(detector: Detector, pixels: Pixels, scale: float, align: bool) -> tuple[Figures, Pixels | None]:
-    """Figures and aligned face uint8 [256, 256, 3] of a picture uint8 [H, W, 3].
+@dataclass(frozen=True)
+class Measured:
+    """aligned: uint8 RGB [256, 256, 3]. square: of the largest face, in pixels of the picture. None without a face."""
+
+    figures: Figures
+    aligned: Pixels | None
+    square: Square | None
+
+
+def measure(detector: Detector, pixels: Pixels, scale: float, align: bool) -> Measured:
+    """Measure a picture uint8 [H, W, 3].
 
     scale: pixels of the source per pixel of the picture. align: False to take the middle of the picture, which is then
     returned even if no face is found.
@@ -24,7 +35,7 @@ def measure(detector: Detector, pixels: Pixels, scale: float, align: bool) -> tu
     faces = detector.find(pixels)
     aligned = None if align else centre_crop(pixels)
     if not faces:
-        return Figures(faces=0), aligned
+        return Measured(Figures(faces=0), aligned, None)
     largest = detector.refine(pixels, max(faces, key=lambda face: face.edge))
     square = detector.square(largest)
     pose = pose_of(largest.points[detector.posed], detector.head, square)
@@ -38,7 +49,7 @@ def measure(detector: Detector, pixels: Pixels, scale: float, align: bool) -> tu
         pitch=pose.pitch if pose else None,
         sharpness=sharpness(aligned),
     )
-    return figures, aligned
+    return Measured(figures, aligned, square)
 
 
 def sharpness(aligned: Pixels) -> float:

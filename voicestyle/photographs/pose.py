@@ -50,9 +50,11 @@ def pose_of(points: Points, head: NDArray[np.float64], square: Square) -> Pose |
     seen = np.stack([inside.real, inside.imag], 1)
     focal = 2 * FOCAL_LENGTH  # the square is 2 units wide
     camera = np.diag([focal, focal, 1.0])
-    solved, rotation, position = cv2.solvePnP(head, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    try:
+        solved, rotation, position = cv2.solvePnP(head, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    except cv2.error:  # for example, points that coincide
+        return None
     if not solved or position[2] <= 0:
         return None
-    rotation, _ = cv2.solvePnPRefineLM(head, seen, camera, None, rotation, position)
     x, y, z = -cv2.Rodrigues(rotation)[0][:, 2]  # where the face looks, in coordinates of the camera
     return Pose(math.degrees(math.atan2(x, -z)), math.degrees(math.atan2(-y, math.hypot(x, z))))

@@ -94,11 +94,8 @@ def _read(file: IO[bytes]) -> Picture:
     except UnusablePicture:
         raise
     except Exception as error:  # decoders raise errors of many types on damaged files
-        raise UnusablePicture(f"must be an intact image, received a damaged or truncated one: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise UnusablePicture(f"must be an intact image, received a damaged or truncated one: {text}") from error
 
 
 def _check_header(image: Image.Image, start: bytes) -> None:
