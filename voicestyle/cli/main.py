@@ -5,13 +5,16 @@ import sys
 import click
 
 from voicestyle import __version__
+from voicestyle.bank_builder import BankError
+from voicestyle.cli.bank import bank
 from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.generate import generate
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
+from voicestyle.photographs import PhotographError
 
-EXPECTED = (ArchiveError, BundleError, InputError, CheckpointError, ServerError, OSError)
+EXPECTED = (ArchiveError, BankError, BundleError, InputError, CheckpointError, PhotographError, ServerError, OSError)
 
 
 class _Commands(click.Group):
@@ -43,5 +46,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive):
+for command in (generate, request, serve, bundle, archive, bank):
     main.add_command(command)
