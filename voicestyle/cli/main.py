@@ -7,6 +7,7 @@ import click
 from voicestyle import __version__
 from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.generate import generate
+from voicestyle.cli.media import frames, log_mels
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
@@ -43,5 +44,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive):
+for command in (generate, request, serve, bundle, archive, frames, log_mels):
     main.add_command(command)
