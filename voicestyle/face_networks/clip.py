@@ -112,6 +112,8 @@ class ClipImageEncoder(FaceNetwork):
         self.config = config = config or ClipConfig()
         self.name = f"CLIP ViT, width {config.width}, patch {config.patch} ({source})"
         self.embedding_dim = config.embedding_dim
+        self.register_buffer("mean", per_channel(MEAN), persistent=False)
+        self.register_buffer("std", per_channel(STD), persistent=False)
         self.conv1 = nn.Conv2d(3, config.width, config.patch, stride=config.patch, bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(config.width))
         positions = (config.image_size // config.patch) ** 2 + 1
@@ -154,7 +156,7 @@ class ClipImageEncoder(FaceNetwork):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, S, S], RGB in [-1, 1], to features [N, E], which are not unit vectors."""
-        x = self.conv1(((images + 1) / 2 - per_channel(MEAN, images)) / per_channel(STD, images))
+        x = self.conv1(((images + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("std"))
         x = x.flatten(2).transpose(1, 2)  # [N, patches, width]
         token = self.class_embedding.expand(len(x), 1, -1)
         x = self.ln_pre(torch.cat([token, x], dim=1) + self.positional_embedding)

@@ -80,6 +80,7 @@ class DlibResNet(FaceNetwork):
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_buffer("mean", per_channel(MEAN), persistent=False)
         self.conv32_down = nn.Conv2d(3, WIDTHS[0], 7, stride=2)
         blocks: dict[str, nn.Module] = {}
         channels = WIDTHS[0]
@@ -114,7 +115,7 @@ class DlibResNet(FaceNetwork):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Faces [N, 3, 150, 150], RGB in [-1, 1], to dlib's descriptors [N, 128], which are not unit vectors."""
-        x = ((faces + 1) * 127.5 - per_channel(MEAN, faces)) / SCALE
+        x = ((faces + 1) * 127.5 - self.get_buffer("mean")) / SCALE
         x = F.max_pool2d(F.relu(self.conv32_down(x)), 3, stride=2)
         return self.fc(self.blocks(x).mean(dim=(2, 3)))
 

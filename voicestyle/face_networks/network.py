@@ -76,6 +76,6 @@ def resize(images: Tensor, size: int) -> Tensor:
     return images if images.shape[2:] == shape else F.interpolate(images, shape, mode="bilinear", antialias=True)
 
 
-def per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
-    """Constants of the three channels as [3, 1, 1], in the dtype and on the device of `like`."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
+def per_channel(values: tuple[float, float, float]) -> Tensor:
+    """Constants of the three channels as [3, 1, 1], for a buffer: made in `forward`, they would stop a GPU's queue."""
+    return torch.tensor(values).view(3, 1, 1)
