@@ -62,6 +62,13 @@ def test_the_network_is_frozen_and_in_evaluation_mode(network):
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_bfloat16_gives_nearly_the_same(networks, name, images):
+    rounded = copy.deepcopy(networks[name]).bfloat16().embed(images.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    assert ((rounded.float() * networks[name].embed(images)).sum(dim=1) > 0.99).all()
+
+
 @pytest.mark.parametrize("name", NAMES[:3])  # tests/reference has the gradient of an IR-SE50
 def test_the_gradient_is_that_of_finite_differences(networks, name, images):
     double = copy.deepcopy(networks[name]).double()

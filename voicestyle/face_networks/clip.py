@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cmpc2.checkpoint import read_checkpoint
 from voicestyle.errors import CheckpointError
-from voicestyle.face_networks.network import FaceNetwork, check_tensors, per_channel, to_tensor
+from voicestyle.face_networks.network import FaceNetwork, check_tensors, per_channel, resize, to_tensor
 from voicestyle.face_networks.torchscript_weights import is_torchscript, read_torchscript_weights
 
 PREFIX = "visual."  # of the image tower's weights; the others belong to the text tower
@@ -151,8 +151,7 @@ class ClipImageEncoder(FaceNetwork):
 
     def crop(self, images: Tensor) -> Tensor:
         """Aligned images [N, 3, 256, 256] resized to [N, 3, S, S]; nothing is cut off."""
-        shape = (self.config.image_size, self.config.image_size)
-        return F.interpolate(images, shape, mode="bicubic", antialias=True).clamp(-1, 1)
+        return resize(images, self.config.image_size, "bicubic").clamp(-1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, S, S], RGB in [-1, 1], to features [N, E], which are not unit vectors."""

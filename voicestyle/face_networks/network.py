@@ -70,10 +70,13 @@ def check_tensors(source: str, weights: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{source} must be a state dict, which has tensors only; {odd[0]} is none")
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Images [N, C, H, W] to [N, C, size, size]: bilinear, with low-pass filtering where that makes them smaller."""
-    shape = (size, size)
-    return images if images.shape[2:] == shape else F.interpolate(images, shape, mode="bilinear", antialias=True)
+def resize(images: Tensor, size: int, mode: str = "bilinear") -> Tensor:
+    """Images [N, C, H, W] to [N, C, size, size], with low-pass filtering where that makes them smaller."""
+    if tuple(images.shape[2:]) == (size, size):
+        return images
+    # torch has this filter for float32 and float64 only.
+    wide = images if images.dtype == torch.float64 else images.float()
+    return F.interpolate(wide, (size, size), mode=mode, antialias=True).to(images.dtype)
 
 
 def per_channel(values: tuple[float, float, float]) -> Tensor:
