@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PIXELS = 50_000_000  # of a frame
+INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # FFmpeg's names of formats
+DEFAULT_RATE = 25  # frames a second, where a file does not say when its frames are shown
+
+Frame = tuple[int, NDArray[np.uint8]]
 
 
 class VideoError(ValueError):
@@ -42,21 +46,28 @@ class Selection:
         return list(chosen)
 
 
-def read_frames(path: Path, selection: Selection) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def read_frames(path: Path, selection: Selection) -> Iterator[Frame]:
     """The selected frames of a video: index in the video from 0, and pixels uint8 RGB [H, W, 3], upright.
 
-    The packets are listed first, without decoding; then only what leads from a key frame to a selected frame is
-    decoded. One frame at a time is in memory.
+    In MP4, MOV, Matroska and WebM files, only what leads from a key frame to a selected frame is decoded. Other formats
+    have no reliable timestamps or key frames: they are decoded twice, first to count. One frame at a time is in memory.
 
     Raises:
-        VideoError: PyAV is missing, or the file is no video, is damaged or has no timestamps or too large frames.
+        VideoError: PyAV is missing, or the file is no video, is damaged, or has too large frames.
         OSError: the file cannot be opened.
     """
     av = require_av()
     with path.open("rb") as file:
         try:
             with av.open(file) as container:
-                yield from _frames(container, selection)
+                stream = _video_stream(container)
+                if container.format.name in INDEXED:
+                    yield from _by_seeking(container, stream, selection)
+                    return
+                times = [_time(frame, number) for number, frame in enumerate(container.decode(stream))]
+            file.seek(0)
+            with av.open(file) as container:
+                yield from _in_order(container.decode(_video_stream(container)), _selected(selection, times))
         except (av.error.FFmpegError, OSError) as error:  # also of seeking and reading in a damaged file
             raise VideoError(f"must be a video that FFmpeg reads: {error.strerror or error}") from None
 
@@ -70,7 +81,7 @@ def require_av() -> ModuleType:
     return av
 
 
-def _frames(container: Any, selection: Selection) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _video_stream(container: Any) -> Any:
     if not container.streams.video:
         raise VideoError("must have a video stream, received none")
     stream = container.streams.video[0]
@@ -79,20 +90,46 @@ def _frames(container: Any, selection: Selection) -> Iterator[tuple[int, NDArray
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 1_000_000
         raise VideoError(f"frames must have at most {limit} megapixels, received {width}×{height}")
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    if not packets or any(packet.pts is None for packet in packets):
-        raise VideoError("must have frames with timestamps, received none")
-    stamps = sorted({packet.pts for packet in packets})
-    keys = sorted(packet.pts for packet in packets if packet.is_keyframe)
-    del packets
-    wanted = selection.indices([stamp * stream.time_base for stamp in stamps])
-    decoded = _Decoder(container, stream, keys)
-    for index in wanted:
-        frame = decoded.first_from(stamps[index])
+    return stream
+
+
+def _selected(selection: Selection, times: list[Fraction]) -> list[int]:
+    if not times:
+        raise VideoError("must have at least one frame, received none")
+    return selection.indices(times)
+
+
+def _by_seeking(container: Any, stream: Any, selection: Selection) -> Iterator[Frame]:
+    packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.size]
+    stamps = sorted({stamp for stamp, _ in packets if stamp is not None})
+    keys = sorted(stamp for stamp, is_key in packets if is_key and stamp is not None)
+    decoder = _Decoder(container, stream, keys)
+    for index in _selected(selection, [stamp * stream.time_base for stamp in stamps]):
+        frame = decoder.first_from(stamps[index])
         if frame is None:
             raise VideoError(f"must be decodable, received a video that ends before frame {index} of {len(stamps)}")
-        pixels = frame.to_ndarray(format="rgb24")
-        yield index, np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+        yield index, _pixels(frame)
+
+
+def _in_order(frames: Iterator[Any], wanted: list[int]) -> Iterator[Frame]:
+    remaining = iter(wanted)
+    index = next(remaining, None)
+    for number, frame in enumerate(frames):
+        if number == index:
+            yield number, _pixels(frame)
+            index = next(remaining, None)
+            if index is None:
+                return
+
+
+def _time(frame: Any, number: int) -> Fraction:
+    """Seconds of the `number`-th frame; by its number where it has no timestamp."""
+    return Fraction(number, DEFAULT_RATE) if frame.pts is None else frame.pts * frame.time_base
+
+
+def _pixels(frame: Any) -> NDArray[np.uint8]:
+    pixels = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
 class _Decoder:

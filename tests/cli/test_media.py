@@ -16,11 +16,11 @@ from voicestyle.cli import main
 from voicestyle.video_frames import Selection, VideoError, read_frames
 
 
-def write_video(path, frames=50, rate=25, size=(64, 48), key_every=10):
-    """An MPEG-4 video whose frame i has the grey value 5 · i, with a white band at its top."""
+def write_video(path, frames=50, rate=25, size=(64, 48), codec="mpeg4", **options):
+    """A video whose frame i has the grey value 5 · i, with a white band at its top."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate, options={"g": str(key_every), "qscale": "1"})
+        stream = container.add_stream(codec, rate=rate, options={"g": "10", "qscale": "1", **options})
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for number in range(frames):
             pixels = np.full((size[1], size[0], 3), 5 * number, np.uint8)
@@ -62,13 +62,33 @@ def test_a_frame_every_so_many_seconds(run, videos, tmp_path):
     assert names == ["000000.jpg", "000013.jpg", "000025.jpg", "000038.jpg"]
 
 
-def test_selected_frames_equal_those_of_the_whole_video(videos):
-    path = videos / "NAME" / "one.mp4"
-    every = dict(read_frames(path, Selection(count=1000)))
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {"bf": "3"}),  # frames are stored in another order than they are shown
+        ("b.mkv", "mpeg4", {"bf": "2"}),
+        ("c.webm", "libvpx-vp9", {"cpu-used": "8"}),
+        ("d.avi", "mpeg4", {"bf": "2"}),  # no reliable timestamps
+        ("e.mpg", "mpeg2video", {"bf": "2"}),
+        ("f.wmv", "wmv2", {}),
+    ],
+)
+def test_selected_frames_equal_those_of_the_whole_video(tmp_path, name, codec, options):
+    write_video(tmp_path / name, codec=codec, **options)
+    every = dict(read_frames(tmp_path / name, Selection(count=1000)))
     assert list(every) == list(range(50))
+    assert all(abs(grey_of(pixels) - index) <= 1 for index, pixels in every.items())
     for count in (1, 3, 7):
-        for index, pixels in read_frames(path, Selection(count=count)):
+        selected = list(read_frames(tmp_path / name, Selection(count=count)))
+        assert len(selected) == count
+        for index, pixels in selected:
             np.testing.assert_array_equal(pixels, every[index])
+
+
+def test_too_large_frames_are_refused(videos, monkeypatch):
+    monkeypatch.setattr("voicestyle.video_frames.MAX_PIXELS", 1000)
+    with pytest.raises(VideoError, match="frames must have at most 0 megapixels, received 64×48"):
+        list(read_frames(videos / "NAME" / "one.mp4", Selection(count=1)))
 
 
 def test_a_rotated_video_comes_out_upright(videos):
@@ -174,3 +194,8 @@ def test_a_recording_that_cannot_be_opened_has_a_line(run, samples, tmp_path, mo
     result = run("log-mels", target, "-o", tmp_path / "mels")
     assert result.exit_code == 1
     assert "slt.wav: must be readable: Permission denied" in result.stderr
+
+
+def test_both_commands_have_help(run):
+    assert "--every" in run("frames", "--help").output
+    assert "float32 [T, 64]" in run("log-mels", "--help").output
