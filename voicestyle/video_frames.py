@@ -59,14 +59,14 @@ def read_frames(path: Path, selection: Selection) -> Iterator[Frame]:
     av = require_av()
     with path.open("rb") as file:
         try:
-            with av.open(file) as container:
+            with av.open(file, metadata_errors="replace") as container:
                 stream = _video_stream(container)
                 if container.format.name in INDEXED:
                     yield from _by_seeking(container, stream, selection)
                     return
                 times = [_time(frame, number) for number, frame in enumerate(container.decode(stream))]
             file.seek(0)
-            with av.open(file) as container:
+            with av.open(file, metadata_errors="replace") as container:
                 yield from _in_order(container.decode(_video_stream(container)), _selected(selection, times))
         except (av.error.FFmpegError, OSError) as error:  # also of seeking and reading in a damaged file
             raise VideoError(f"must be a video that FFmpeg reads: {error.strerror or error}") from None
@@ -85,6 +85,8 @@ def _video_stream(container: Any) -> Any:
     if not container.streams.video:
         raise VideoError("must have a video stream, received none")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise VideoError("must have a codec that FFmpeg decodes")
     stream.thread_type = "AUTO"
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:

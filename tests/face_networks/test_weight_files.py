@@ -85,6 +85,13 @@ def test_other_files_are_no_torchscript_archives(tmp_path):
     assert not is_torchscript(tmp_path / "text")
 
 
+# _rebuild_tensor_v2(storage 0, offset 0, size (9999999,), stride (0,))
+HUGE = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n((S'storage'\nctorch\nHalfStorage\nS'0'\nS'cpu'\nI1\ntQ"
+    b"I0\n(I9999999\nt(I0\nttR."
+)
+
+
 def repacked(path, changed, compression=zipfile.ZIP_STORED):
     """The archive with the content of some files replaced, by the end of their name."""
     target = path.with_name("changed.pt")
@@ -102,6 +109,7 @@ def repacked(path, changed, compression=zipfile.ZIP_STORED):
         ({"/data.pkl": b"cbuiltins\neval\n(S'1'\ntR."}, zipfile.ZIP_STORED, "builtins.eval is not allowed"),
         ({"/data.pkl": b"(S'module'\ntQ."}, zipfile.ZIP_STORED, "must be a TorchScript archive"),
         ({"/data.pkl": b"(S'module'\nctorch\nHalfStorage\nS'0'\nS'cpu'\nI1\ntQ."}, zipfile.ZIP_STORED, "not allowed"),
+        ({"/data.pkl": HUGE}, zipfile.ZIP_STORED, "a tensor must not be larger than its storage"),
         ({"/data.pkl": b""}, zipfile.ZIP_STORED, "must be a TorchScript archive of plain tensors"),
         ({"/data/0": b"\0"}, zipfile.ZIP_STORED, "must be a TorchScript archive of plain tensors"),
         ({}, zipfile.ZIP_DEFLATED, "must be stored uncompressed"),

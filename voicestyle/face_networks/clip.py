@@ -110,7 +110,8 @@ class ClipImageEncoder(FaceNetwork):
     def __init__(self, config: ClipConfig | None = None, source: str = "untrained") -> None:
         super().__init__()
         self.config = config = config or ClipConfig()
-        self.name = f"CLIP ViT, width {config.width}, patch {config.patch} ({source})"
+        model = "ViT-B/32" if config == ClipConfig() else f"ViT, width {config.width}, patch {config.patch}"
+        self.name = f"CLIP {model} ({source})"
         self.embedding_dim = config.embedding_dim
         self.register_buffer("mean", per_channel(MEAN), persistent=False)
         self.register_buffer("std", per_channel(STD), persistent=False)
