@@ -42,9 +42,13 @@ class Replacement:
     reason: str | None = None
 
 
-def frames_by_video(folder: Path) -> dict[str, list[Path]]:
-    """The frames in FOLDER/NAME/…/VIDEO/FRAME.jpg by their video, the path `NAME/…/VIDEO`; both sorted."""
-    return _by_key(folder, lambda parents: "/".join(parents) if len(parents) > 1 else None)
+def frames_by_video(folder: Path, levels: int | None = None) -> dict[str, list[Path]]:
+    """The frames in FOLDER/NAME/…/VIDEO/FRAME.jpg by their video, the path `NAME/…/VIDEO`; both sorted.
+
+    levels: the number of folders in a video's path, where the frames are further below: 2 for frames of the clips
+    NAME/VIDEO/CLIP.mp4 as VoxCeleb has them. By default, each folder with frames is a video.
+    """
+    return _by_key(folder, lambda parents: "/".join(parents[:levels]) if len(parents) >= (levels or 2) else None)
 
 
 def photographs_by_person(folder: Path) -> dict[str, list[Path]]:

@@ -180,6 +180,21 @@ def test_log_mels_are_what_the_encoder_reads(run, samples, tmp_path):
     assert sorted(path.name for path in (tmp_path / "mels").rglob("*.*")) == ["00000.npy", "00001.npy"]
 
 
+@pytest.mark.long
+def test_processes_write_the_same_bytes_and_reasons(run, samples, tmp_path):
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for number in range(6):
+        shutil.copy(samples / "awb.wav", recordings / f"{number}.wav")
+    (recordings / "bad.wav").write_bytes(b"no audio")
+    results = [run("log-mels", recordings, "-o", tmp_path / str(jobs), "--jobs", jobs) for jobs in (1, 2)]
+    assert results[0].output == results[1].output
+    assert results[1].exit_code == 1
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / jobs).iterdir()} for jobs in "12")
+    assert one == two
+    assert len(one) == 6
+
+
 def test_a_recording_that_cannot_be_opened_has_a_line(run, samples, tmp_path, monkeypatch):
     target = tmp_path / "slt.wav"
     shutil.copy(samples / "slt.wav", target)

@@ -78,6 +78,8 @@ def test_the_layouts_of_frames_and_photographs_are_read(folders):
     assert list(videos) == ["ann/1.6/one", "ann/1.6/two", "bob/three"]
     assert [path.name for path in videos["ann/1.6/one"]] == ["000001.png", "000002.png"]
     assert [path.name for path in people["ann"]] == ["a.png", "b.png", "bad.png", "c.png"]
+    clips = frames_by_video(folders / "frames", levels=2)
+    assert {video: len(frames) for video, frames in clips.items()} == {"ann/1.6": 3, "bob/three": 1}
 
 
 def test_each_video_gets_the_most_similar_photograph_of_its_person(folders):

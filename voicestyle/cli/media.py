@@ -1,9 +1,13 @@
 """`voicestyle frames` and `voicestyle log-mels`: what training and frontal replacement read, from whole folders."""
 
+import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,6 +21,7 @@ from voicestyle.video_frames import Selection, VideoError, read_frames, require_
 VIDEOS = frozenset({".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 RECORDINGS = frozenset({".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"})
 JPEG_QUALITY = 95
+CHUNK = 4  # inputs that a process gets at a time
 
 
 class UnreadableError(ValueError):
@@ -25,6 +30,7 @@ class UnreadableError(ValueError):
 
 INPUT = click.Path(exists=True, path_type=Path)
 OUTPUT = click.Path(file_okay=False, path_type=Path)
+JOBS = click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes at a time.")
 
 
 @click.command()
@@ -34,8 +40,9 @@ OUTPUT = click.Path(file_okay=False, path_type=Path)
 @click.option("--every", type=click.FloatRange(0, min_open=True), help="Instead, a frame every so many seconds.")
 @click.option("--format", "suffix", default="jpg", show_default=True, type=click.Choice(["jpg", "png"]))
 @click.option("--force", is_flag=True, help="Read videos again whose frames are there.")
+@JOBS
 def frames(
-    videos: tuple[Path, ...], output: Path, count: int | None, every: float | None, suffix: str, force: bool
+    videos: tuple[Path, ...], output: Path, count: int | None, every: float | None, suffix: str, force: bool, jobs: int
 ) -> None:
     """Take frames out of VIDEOS, files or folders, for `voicestyle bank build`.
 
@@ -50,33 +57,22 @@ def frames(
         require_av()
     except VideoError as error:
         raise click.UsageError(str(error)) from None
-
-    def write(video: Path, draft: Path) -> None:
-        draft.mkdir()
-        for index, pixels in read_frames(video, selection):
-            Image.fromarray(pixels).save(draft / f"{index:06d}.{suffix}", quality=JPEG_QUALITY)
-
-    _convert(_targets(videos, VIDEOS, output, ""), write, force, "video")
+    _convert(_targets(videos, VIDEOS, output, ""), partial(_write_frames, selection, suffix), force, jobs, "video")
 
 
 @click.command()
 @click.argument("recordings", nargs=-1, required=True, type=INPUT)
 @click.option("-o", "--output", required=True, type=OUTPUT, help="The folder for the .npy files.")
 @click.option("--force", is_flag=True, help="Convert recordings again whose file is there.")
-def log_mels(recordings: tuple[Path, ...], output: Path, force: bool) -> None:
+@JOBS
+def log_mels(recordings: tuple[Path, ...], output: Path, force: bool, jobs: int) -> None:
     """Convert RECORDINGS, files or folders, to the log-mels that CMPC is trained on.
 
     A recording NAME/VIDEO/00001.wav in a folder becomes NAME/VIDEO/00001.npy: speech only, float32 [T, 64], a frame
     every 10 ms, each band normalised over time. An interrupted command continues where it was. A recording that cannot
     be used has a line with the reason, the others are converted, and the exit code is 1.
     """
-
-    def write(recording: Path, draft: Path) -> None:
-        energies = log_mel(speech_only(decode(recording)), min_frames=1)[0]
-        with draft.open("wb") as file:
-            np.save(file, np.ascontiguousarray(energies.T))
-
-    _convert(_targets(recordings, RECORDINGS, output, ".npy"), write, force, "recording")
+    _convert(_targets(recordings, RECORDINGS, output, ".npy"), _write_log_mel, force, jobs, "recording")
 
 
 def _targets(inputs: tuple[Path, ...], suffixes: frozenset[str], output: Path, suffix: str) -> dict[Path, Path]:
@@ -100,30 +96,68 @@ def _targets(inputs: tuple[Path, ...], suffixes: frozenset[str], output: Path, s
     return targets
 
 
-def _convert(targets: dict[Path, Path], write: Callable[[Path, Path], None], force: bool, unit: str) -> None:
-    """Write each target as a draft first, which then replaces it. Exits with 1 if an input cannot be used."""
-    failed = kept = 0
-    with tqdm(targets.items(), unit=unit, leave=False, disable=None) as bar:
-        for path, target in bar:
-            if target.exists() and not force:
-                kept += 1
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-            try:
-                _check_readable(path)
-                write(path, draft)
-                _remove(target)
-                draft.replace(target)
-            except (AudioError, UnreadableError, VideoError) as error:
+Write = Callable[[Path, Path], None]
+"""From an input file to an output that does not exist yet. It is passed to other processes."""
+
+
+def _convert(targets: dict[Path, Path], write: Write, force: bool, jobs: int, unit: str) -> None:
+    """Write the targets that are missing, or all. Exits with 1 if an input cannot be used."""
+    pending = {path: target for path, target in targets.items() if force or not target.exists()}
+    failed = 0
+    with tqdm(total=len(pending), unit=unit, leave=False, disable=None) as bar:
+        for path, reason in zip(pending, _reasons(pending, write, jobs), strict=True):
+            bar.update()
+            if reason is not None:
                 failed += 1
-                bar.write(f"{path}: {error}", file=sys.stderr)
-            finally:
-                _remove(draft)
-    written = len(targets) - failed - kept
+                bar.write(f"{path}: {reason}", file=sys.stderr)
+    kept, written = len(targets) - len(pending), len(pending) - failed
     click.echo(f"{written} of {len(targets)} {unit}s converted, {kept} were there, {failed} cannot be used")
     if failed:
         raise SystemExit(1)
+
+
+def _reasons(pending: dict[Path, Path], write: Write, jobs: int) -> Iterator[str | None]:
+    """For each of `pending`, in order, why it cannot be used, or None once it is written."""
+    convert = partial(_convert_one, write)
+    if jobs == 1 or len(pending) < 2:
+        yield from map(convert, pending.keys(), pending.values())
+        return
+    # A fork would copy locks that threads of torch or FFmpeg hold.
+    with ProcessPoolExecutor(min(jobs, len(pending)), multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(convert, pending.keys(), pending.values(), chunksize=CHUNK)
+        except BrokenProcessPool:
+            raise click.ClickException("a worker process died; finished files are kept, run it again") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _convert_one(write: Write, path: Path, target: Path) -> str | None:
+    """Write a draft, which then replaces the target. Returns why `path` cannot be used, or None."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        _check_readable(path)
+        write(path, draft)
+        _remove(target)
+        draft.replace(target)
+    except (AudioError, UnreadableError, VideoError) as error:
+        return str(error)
+    finally:
+        _remove(draft)
+    return None
+
+
+def _write_frames(selection: Selection, suffix: str, video: Path, draft: Path) -> None:
+    draft.mkdir()
+    for index, pixels in read_frames(video, selection):
+        Image.fromarray(pixels).save(draft / f"{index:06d}.{suffix}", quality=JPEG_QUALITY)
+
+
+def _write_log_mel(recording: Path, draft: Path) -> None:
+    energies = log_mel(speech_only(decode(recording)), min_frames=1)[0]
+    with draft.open("wb") as file:
+        np.save(file, np.ascontiguousarray(energies.T))
 
 
 def _check_readable(path: Path) -> None:
