@@ -9,6 +9,7 @@ from voicestyle.bank_builder import BankError
 from voicestyle.cli.bank import bank
 from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.generate import generate
+from voicestyle.cli.media import frames, log_mels
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
@@ -46,5 +47,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive, bank):
+for command in (generate, request, serve, bundle, archive, bank, frames, log_mels):
     main.add_command(command)
