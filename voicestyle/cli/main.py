@@ -9,9 +9,11 @@ from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.generate import generate
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
+from voicestyle.cli.train import train
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
+from voicestyle.training.errors import TrainingError
 
-EXPECTED = (ArchiveError, BundleError, InputError, CheckpointError, ServerError, OSError)
+EXPECTED = (ArchiveError, BundleError, InputError, CheckpointError, ServerError, TrainingError, OSError)
 
 
 class _Commands(click.Group):
@@ -43,5 +45,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive):
+for command in (generate, request, serve, bundle, archive, train):
     main.add_command(command)
