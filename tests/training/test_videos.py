@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 
 from cmpc2.memory import read_memory
 from voicestyle.training.errors import TrainingDataError
@@ -110,8 +111,6 @@ def test_a_folder_without_faces_is_one_error(videos_folder):
 
 
 def test_the_written_csv_belongs_to_the_memory(videos_folder, tmp_path):
-    import torch
-
     table = read(videos_folder())
     table.write(tmp_path / "written.csv")
     torch.save({"centroids": [torch.eye(3)], "inst2cluster": [torch.arange(12) % 3]}, tmp_path / "memory.pt")
