@@ -1,6 +1,9 @@
 """The JSON file of all options."""
 
 import json
+import re
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,9 @@ def test_what_the_file_lacks_keeps_its_default(tmp_path):
 def test_mistakes_are_one_error(tmp_path, content, message):
     with pytest.raises(TrainingError, match=message):
         read(tmp_path, content)
+
+
+def test_the_documentation_shows_the_defaults():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"(?s)```json\n(.+?)```", page)
+    assert json.loads(shown) == json.loads(json.dumps(asdict(TrainingOptions())))
