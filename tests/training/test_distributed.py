@@ -19,8 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_two_processes_equal_one(videos_folder, tmp_path, dtype):
+def test_two_processes_equal_one(videos_folder, tmp_path):
     folder = videos_folder()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -31,32 +30,29 @@ def test_two_processes_equal_one(videos_folder, tmp_path, dtype):
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "tests.support.train_two_ranks", str(folder), str(tmp_path), dtype]
+    command = [sys.executable, "-m", "tests.support.train_two_ranks", str(folder), str(tmp_path)]
     running = [
         subprocess.Popen(command, cwd=ROOT, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in (0, 1)
     ]
     losses = []
-    trainer = make_trainer(folder, Ranks(), dtype)
+    trainer = make_trainer(folder, Ranks())
     trainer.run(lambda epoch, mean: losses.append(mean))
     assert [each.wait(timeout=120) for each in running] == [0, 0]
     first, second = (json.loads((tmp_path / f"losses_{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert len(losses) == 5
     assert "prototype" in losses[-1]
-    tolerance = 1e-9 if dtype == "float64" else 1e-2
     for one, two in zip(losses, first, strict=True):
-        assert two == pytest.approx(one, rel=tolerance)
+        assert two == pytest.approx(one, rel=1e-9)
     states = [torch.load(tmp_path / f"state_{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name, value in trainer.model.state_dict().items():
         # Sums over processes come in the same order everywhere, so the processes are equal to the bit.
         assert torch.equal(states[0]["model"][name], states[1]["model"][name]), name
-        if dtype == "float64":
-            torch.testing.assert_close(states[0]["model"][name], value, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(states[0]["model"][name], value, rtol=1e-6, atol=1e-8)
     for name, bank in trainer.objective.memory.features.items():
         assert torch.equal(states[0]["objective"]["memory"][name], states[1]["objective"]["memory"][name])
-        if dtype == "float64":
-            torch.testing.assert_close(states[0]["objective"]["memory"][name], bank, rtol=0, atol=1e-5)
+        torch.testing.assert_close(states[0]["objective"]["memory"][name], bank, rtol=0, atol=1e-5)
 
 
 def test_global_batch_norm_of_one_process_is_batch_norm(monkeypatch):

@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from voicestyle.training.errors import TrainingError
@@ -65,7 +64,7 @@ class Ranks:
                 if type(module) is nn.BatchNorm2d:
                     module.__class__ = GlobalBatchNorm2d
         # Buffers need no broadcast: all processes compute the same batch statistics.
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model, forward_sync_buffers=False)
 
 
 @contextmanager
@@ -145,8 +144,3 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         cast(Tensor, self.num_batches_tracked).add_(1)
         cast(Tensor, self.running_mean).lerp_(mean, momentum)
         cast(Tensor, self.running_var).lerp_(variance, momentum)
-
-
-def unit(embeddings: Tensor) -> Tensor:
-    """L2-normalise embeddings [N, E] in at least float32."""
-    return F.normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)

@@ -10,6 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def unit(embeddings: Tensor) -> Tensor:
+    """L2-normalise embeddings [N, E] in at least float32."""
+    return F.normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)
+
+
 def instance_contrast(anchors: Tensor, others: Tensor, temperature: float, negatives: Tensor | None = None) -> Tensor:
     """Cross-modal instance contrast (InfoNCE) of each anchor with the other modality, float [N].
 

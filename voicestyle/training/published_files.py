@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from cmpc2 import CMPC
 from voicestyle.training.checkpoint import write_atomically
 from voicestyle.training.cmpc import CmpcOptions, prototype_level
-from voicestyle.training.distributed import unit
 from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.losses import unit
 from voicestyle.training.video_batches import DataOptions, Fault, read_face
 from voicestyle.training.videos import Video, VideoTable
 
@@ -38,11 +38,11 @@ class _Images(Dataset[Tensor | Fault]):
         return len(self.videos)
 
     def __getitem__(self, row: int) -> Tensor | Fault:
-        paths = self.videos[row].face_files()
-        count = min(self.count, len(paths))
         try:
+            paths = self.videos[row].face_files()
+            count = min(self.count, len(paths))
             return torch.stack([read_face(paths[i * len(paths) // count], self.size) for i in range(count)])
-        except TrainingDataError as error:
+        except (TrainingDataError, OSError) as error:
             return Fault(str(error))
 
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from cmpc2 import CMPC
 from voicestyle.training.checkpoint import read_state, write_atomically
-from voicestyle.training.distributed import Ranks, unit
+from voicestyle.training.distributed import Ranks
 from voicestyle.training.errors import TrainingError
+from voicestyle.training.losses import unit
 from voicestyle.training.optimiser import OptimiserOptions
 
 Losses = dict[str, float]
@@ -25,6 +26,7 @@ Record = Callable[[int, Losses], None]
 """record(step, losses and learning rate), for every step; called after an epoch, so no step waits for the device."""
 
 PRECISIONS = ("float32", "bfloat16")
+_LAYOUT = torch.channels_last
 
 
 class Encoded(Protocol):
@@ -119,7 +121,8 @@ class Trainer(Generic[AnyBatch]):
     ) -> None:
         self.source, self.objective, self.options = source, objective, options
         self.ranks = ranks or Ranks()
-        self.model = model.to(self.ranks.device)
+        # channels_last gives the same numbers in a third of the time on a CPU.
+        self.model = model.to(self.ranks.device, memory_format=_LAYOUT)  # pyright: ignore[reportCallIssue]
         self._encoders: nn.Module = self.ranks.wrap(self.model)
         self.optimiser = options.optimiser.create(self.model.parameters())
         self.epoch = 0
@@ -161,6 +164,10 @@ class Trainer(Generic[AnyBatch]):
         state = read_state(path, {"model", "epoch", "optimiser", "objective", "description"}, self._description())
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        for moments in self.optimiser.state.values():
+            for name, value in moments.items():
+                if isinstance(value, Tensor) and value.ndim == 4:
+                    moments[name] = value.contiguous(memory_format=_LAYOUT)  # as the weights
         self.objective.restore(state["objective"])
         self.epoch = state["epoch"]
 
@@ -199,8 +206,7 @@ class Trainer(Generic[AnyBatch]):
 
     def _embed(self, batch: AnyBatch) -> tuple[Tensor, Tensor]:
         """Embeddings of the whole batch, L2-normalised: voices and faces."""
-        # channels_last gives the same numbers in a third of the time on a CPU.
-        inputs = [each.contiguous(memory_format=torch.channels_last) for each in (batch.voices, batch.faces)]
+        inputs = [each.contiguous(memory_format=_LAYOUT) for each in (batch.voices, batch.faces)]
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             voices, faces = self._encoders(*inputs)
         return self.ranks.gather(unit(voices)), self.ranks.gather(unit(faces))

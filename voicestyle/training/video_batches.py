@@ -76,7 +76,7 @@ class Samples(Dataset[tuple[Tensor, Tensor] | Fault]):
         video, generator = self.videos[row], keyed_generator(Draw.ITEM, self.seed, epoch, row)
         try:
             return self._voice(video, generator), self._face(video, generator)
-        except TrainingDataError as error:
+        except (TrainingDataError, OSError) as error:
             return Fault(str(error))
 
     def _voice(self, video: Video, generator: torch.Generator) -> Tensor:
