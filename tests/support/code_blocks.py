@@ -167,6 +167,16 @@ class PageRunner:
         assert not [option for option in options if option.startswith("--") and option.split("=")[0] not in text]
         return None
 
+    def run_torchrun(self, arguments):
+        module = arguments.index("-m")
+        assert arguments[module + 1] == "voicestyle.cli"
+        assert all(word.startswith("--nproc-per-node=") for word in arguments[:module])
+        self.run_voicestyle(arguments[module + 2 :])
+
+    def run_tensorboard(self, arguments):
+        assert arguments[0] == "--logdir"
+        assert len(arguments) == 2
+
     def run_pip(self, arguments):
         assert arguments[0] in {"install", "wheel"}
         known = PYPROJECT["project"]["optional-dependencies"]

@@ -12,10 +12,22 @@ from voicestyle.cli.generate import generate
 from voicestyle.cli.media import frames, log_mels
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
+from voicestyle.cli.train import train
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
 from voicestyle.photographs import PhotographError
+from voicestyle.training.errors import TrainingError
 
-EXPECTED = (ArchiveError, BankError, BundleError, InputError, CheckpointError, PhotographError, ServerError, OSError)
+EXPECTED = (
+    ArchiveError,
+    BankError,
+    BundleError,
+    CheckpointError,
+    InputError,
+    PhotographError,
+    ServerError,
+    TrainingError,
+    OSError,
+)
 
 
 class _Commands(click.Group):
@@ -47,5 +59,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive, bank, frames, log_mels):
+for command in (generate, request, serve, bundle, archive, bank, frames, log_mels, train):
     main.add_command(command)
