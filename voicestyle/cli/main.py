@@ -6,12 +6,14 @@ import click
 
 from voicestyle import __version__
 from voicestyle.cli.build import archive, bundle
+from voicestyle.cli.evaluate import evaluate
 from voicestyle.cli.generate import generate
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
+from voicestyle.evaluation.errors import EvaluationError
 
-EXPECTED = (ArchiveError, BundleError, InputError, CheckpointError, ServerError, OSError)
+EXPECTED = (ArchiveError, BundleError, InputError, CheckpointError, EvaluationError, ServerError, OSError)
 
 
 class _Commands(click.Group):
@@ -43,5 +45,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive):
+for command in (generate, request, serve, bundle, archive, evaluate):
     main.add_command(command)

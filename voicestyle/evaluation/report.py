@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from voicestyle.evaluation.intervals import CONFIDENCE, Estimate
+from voicestyle.evaluation.judge import Judgement
 
 FORMAT = 1
 Direction = Literal["voice to face", "face to voice"]
@@ -112,7 +113,7 @@ class Similarity(Struct, frozen=True, kw_only=True):
 class Consistency(Struct, frozen=True, kw_only=True):
     """Speaker consistency of last faces, by the recogniser; `docs/evaluation.md` defines each figure.
 
-    within_sex: the same with the faces of the speaker's sex alone. The scores are for the plots.
+    within_sex: the same with the faces of the speaker's sex alone. counts: of pairs in 100 bins of cosine, -1 to 1.
     """
 
     speakers: int
@@ -126,14 +127,14 @@ class Consistency(Struct, frozen=True, kw_only=True):
     nearest_within_sex: Estimate | None
     nearest_chance_within_sex: Share | None
     between_speakers_of_one_sex: Estimate | None
-    same_scores: tuple[float, ...]
-    different_scores: tuple[float, ...]
+    same_counts: tuple[int, ...]
+    different_counts: tuple[int, ...]
 
 
 class Diversity(Struct, frozen=True, kw_only=True):
     """Mean cosine between last faces of different speakers beside that between random faces of the bank."""
 
-    between_speakers: Estimate
+    between_speakers: Estimate | None
     bank_faces: int
     between_bank_faces: float | None
     distinct_prototype_sets: int
@@ -149,7 +150,7 @@ class Drift(Struct, frozen=True, kw_only=True):
 
 
 class FaceRow(Struct, frozen=True, kw_only=True):
-    """One recording and its faces. files: of first and last face, in the folder of the report."""
+    """One recording and its faces. A pair holds the values of first and last face. files: in the report's folder."""
 
     speaker: str
     sex: str
@@ -159,7 +160,7 @@ class FaceRow(Struct, frozen=True, kw_only=True):
     skin: tuple[float, float]
     brightness: tuple[float, float]
     side_light: tuple[float, float]
-    judged: tuple[tuple[str, float, float], tuple[str, float, float]] | None
+    judged: tuple[Judgement, Judgement] | None
     prototypes: tuple[int, ...]
 
 
