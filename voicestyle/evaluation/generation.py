@@ -50,8 +50,8 @@ class GenerationEvaluation:
     """Options of one evaluation.
 
     output: folder for the PNGs. recogniser: a face-recognition network that is in no loss. judge: estimates sex and age
-    of PNG files; None leaves these figures out. judge_name: for the report. bank_faces: faces of the bank, at least one,
-    to compare with. figure: JPEG to write with first and last faces of eight speakers. steps: None takes the bundle's
+    of PNG files; None leaves these figures out. judge_name: for the report. bank_faces: at least one face of the bank to
+    compare with. figure: JPEG to write with first and last faces of eight speakers. steps: None takes the bundle's
     default. seed: of every face.
     """
 
@@ -118,11 +118,7 @@ class GenerationEvaluation:
             [recording.speaker for recording in recordings],
             [recording.sex for recording in recordings],
         )
-        of_bank = (
-            embed_faces(self.recogniser, bank_faces(bundle, self.bank_faces, size, self.device))
-            if self.bank_faces
-            else None
-        )
+        of_bank = embed_faces(self.recogniser, bank_faces(bundle, self.bank_faces, size, self.device))
         drifts = {
             name: self._drift(np.array([[getattr(each, name) for each in both] for both in lights]), people, persons)
             for name in ("skin", "brightness", "side")
