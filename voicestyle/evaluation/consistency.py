@@ -49,7 +49,7 @@ class FacesOfSpeakers:
 
     def __init__(self, vectors: NDArray[np.float64], speakers: Sequence[str], sexes: Sequence[str]) -> None:
         self.people, (self.persons,) = number_people(speakers)
-        self._cosines = vectors @ vectors.T
+        self._cosines = np.clip(vectors @ vectors.T, -1, 1)  # rounding may go beyond
         self._sexes = np.array(sexes)
         self._pairs = np.array(list(combinations(range(len(speakers)), 2)), np.intp).reshape(-1, 2)
 

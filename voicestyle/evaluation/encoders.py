@@ -70,14 +70,14 @@ def checkpoint_encoders(
 
 
 def embed_folder(
-    encoders: Encoders, folder: Path, kind: str, keys: Iterable[str], cache: Path, progress: Progress
+    encoders: Encoders, folder: Path, kind: str, keys: Sequence[str], cache: Path, progress: Progress
 ) -> Embeddings:
     """Embed the files of `folder` that have one of `keys`; keys without a file are left out.
 
     kind: voice or face. cache: folder of the embeddings that are kept; a file is embedded again when its size or its
     time of change differs. progress: wraps the keys that must be computed, as tqdm does.
 
-    Raises EvaluationError if `folder` is none.
+    Raises EvaluationError if `folder` is none or has no usable file.
     """
     if not folder.is_dir():
         raise EvaluationError(f"{kind}s must be a folder or a .npz file, received {folder}")
@@ -98,7 +98,10 @@ def embed_folder(
     finally:
         store.save()
     known = [key for key in paths if key not in unusable]
-    vectors = np.array([store.vectors[key] for key in known]).reshape(len(known), -1)
+    if not known:
+        first, reason = next(iter(unusable.items()), (next(iter(keys), "none"), "no file"))
+        raise EvaluationError(f"{folder} must have a usable {kind} for the keys of the lists; {first!r}: {reason}")
+    vectors = np.array([store.vectors[key] for key in known])
     return Embeddings.of(f"{encoders.name} on {folder.name}", known, vectors, unusable)
 
 

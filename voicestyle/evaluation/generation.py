@@ -50,9 +50,9 @@ class GenerationEvaluation:
     """Options of one evaluation.
 
     output: folder for the PNGs. recogniser: a face-recognition network that is in no loss. judge: estimates sex and age
-    of PNG files; None leaves these figures out. judge_name: for the report. bank_faces: at least one face of the bank to
-    compare with. figure: JPEG to write with first and last faces of eight speakers. steps: None takes the bundle's
-    default. seed: of every face.
+    of PNG files; None leaves these figures out. judge_name: for the report. bank_faces: number of the bank's faces to
+    compare with, at least 1. figure: JPEG to write with first and last faces of eight speakers. steps: None takes the
+    bundle's default. seed: of every face.
     """
 
     bundle: Path

@@ -1,11 +1,15 @@
 """Verification: are a recording and an image of one person? AUC and equal error rate of their cosine."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
 
+from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.evaluation.intervals import Bootstrap, Estimate, Weights, number_people, trial_weights
 from voicestyle.evaluation.lists import Verification
 from voicestyle.evaluation.people import SAME, People
@@ -26,52 +30,68 @@ class Pairs:
 
     def auc(self, bootstrap: Bootstrap) -> Estimate:
         """The area under the ROC curve: how often a pair of one person is above one of two; a tie is one half."""
-        return bootstrap.estimate(self.people, lambda weights: auc(self.labels, self.scores, self._of_pairs(weights)))
+        return self._estimate(bootstrap, auc)
 
     def eer(self, bootstrap: Bootstrap) -> Estimate:
         """The equal error rate."""
-        return bootstrap.estimate(self.people, lambda weights: eer(self.labels, self.scores, self._of_pairs(weights)))
+        return self._estimate(bootstrap, eer)
 
-    def _of_pairs(self, weights: Weights) -> Weights:
-        return trial_weights(weights, *self.persons)
-
-
-def auc(labels: NDArray[np.bool_], scores: NDArray[np.float64], weights: Weights) -> float:
-    """The weighted area under the ROC curve; nan without a pair of either label."""
-    return float(roc_auc_score(labels, scores, sample_weight=weights)) if _has_both(labels, weights) else float("nan")
+    def _estimate(self, bootstrap: Bootstrap, figure: Callable[[RocCurve | None], float]) -> Estimate:
+        curves = RocCurves(self.scores, self.labels)
+        return bootstrap.estimate(
+            self.people, lambda weights: figure(curves.weighted(trial_weights(weights, *self.persons)))
+        )
 
 
-def eer(labels: NDArray[np.bool_], scores: NDArray[np.float64], weights: Weights) -> float:
-    """The weighted equal error rate; nan without a pair of either label.
+class RocCurve(NamedTuple):
+    """False-positive and true-positive rates [K + 1] at K falling thresholds, from (0, 0) to (1, 1)."""
 
-    It is where the ROC curve, with straight lines between its points, meets the line of equal rates. The published code
+    false: NDArray[np.float64]
+    true: NDArray[np.float64]
+
+
+class RocCurves:
+    """The ROC curves of one set of scores [M] and labels [M] under many weights; the scores are sorted once."""
+
+    def __init__(self, scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> None:
+        thresholds, self._threshold = np.unique(-scores, return_inverse=True)
+        self._count = len(thresholds)
+        self._labels = labels
+
+    def weighted(self, weights: Weights) -> RocCurve | None:
+        """The curve of pairs with weights [M]; None where pairs of one label have no weight."""
+        true = self._cumulated(weights * self._labels)
+        false = self._cumulated(weights * ~self._labels)
+        return RocCurve(false / false[-1], true / true[-1]) if true[-1] > 0 and false[-1] > 0 else None
+
+    def _cumulated(self, weights: Weights) -> NDArray[np.float64]:
+        return np.append(0.0, np.cumsum(np.bincount(self._threshold, weights, self._count)))
+
+
+def auc(curve: RocCurve | None) -> float:
+    """The area under a curve; nan without one."""
+    return float(np.trapezoid(curve.true, curve.false)) if curve else float("nan")
+
+
+def eer(curve: RocCurve | None) -> float:
+    """The equal error rate of a curve; nan without one.
+
+    It is where the curve, with straight lines between its points, meets the line of equal rates. The published code
     takes the nearest point of the curve instead; the two differ by less than one step of the curve.
     """
-    if not _has_both(labels, weights):
+    if not curve:
         return float("nan")
-    false, true, _ = roc_curve(labels, scores, sample_weight=weights, drop_intermediate=False)
-    gap = 1 - true - false  # falls from 1 to -1 along the curve
+    gap = 1 - curve.true - curve.false  # falls from 1 to -1 along the curve
     after = int(np.argmax(gap <= 0))
     share = gap[after - 1] / (gap[after - 1] - gap[after])
-    return float(false[after - 1] + share * (false[after] - false[after - 1]))
+    return float(curve.false[after - 1] + share * (curve.false[after] - curve.false[after - 1]))
 
 
-def roc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[float, ...]:
-    """The true-positive rate at the false-positive rates 0, 0.01 … 1."""
-    false, true, _ = roc_curve(labels, scores)
-    # The curve is vertical at some rates; the highest point there belongs to the rate.
+def true_rates(curve: RocCurve) -> tuple[float, ...]:
+    """The true-positive rate at the false-positive rates 0, 0.01 … 1, the highest one where the curve is vertical."""
+    highest = np.append(np.diff(curve.false) > 0, True)
     rates = np.linspace(0, 1, _ROC_POINTS)
-    return tuple(float(rate) for rate in np.interp(rates, *_highest(false, true)))
-
-
-def _highest(false: NDArray[np.float64], true: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    last = np.append(np.diff(false) > 0, True)
-    return false[last], true[last]
-
-
-def _has_both(labels: NDArray[np.bool_], weights: Weights) -> bool:
-    counted = labels[weights > 0]
-    return bool(counted.any() and not counted.all())
+    return tuple(float(rate) for rate in np.interp(rates, curve.false[highest], curve.true[highest]))
 
 
 def evaluate_verification(
@@ -87,6 +107,11 @@ def evaluate_verification(
     kept = np.flatnonzero(present)
     people, persons = number_people(*([names[m] for m in kept] for names in (pairs.voice_persons, pairs.face_persons)))
     known = Pairs(scores, labels, people, persons)
+    curve = RocCurves(scores, labels).weighted(np.ones(len(scores)))
+    if not curve:
+        raise EvaluationError(
+            f"{pairs.source} must have pairs of one person and of two; those left are all of one kind"
+        )
     return VerificationResult(
         list=pairs.source,
         group=pairs.group,
@@ -97,7 +122,7 @@ def evaluate_verification(
         people=people,
         auc=known.auc(bootstrap),
         eer=known.eer(bootstrap),
-        roc=roc(labels, scores),
+        roc=true_rates(curve),
     )
 
 
