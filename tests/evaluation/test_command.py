@@ -221,7 +221,7 @@ def test_each_command_keeps_the_section_of_the_other(run, lists, stored, fakes, 
     assert report.recognition is not None
     assert report.generation is not None
     shutil.rmtree(tmp_path / "evaluation" / "faces")
-    assert run("recognition", lists[0], *stored).exit_code == 0
+    assert run("recognition", "matching_v2f_U.csv", *stored).exit_code == 0
     report = read_report(tmp_path / "evaluation")
     assert report.generation is not None
     assert "Generated faces" in (tmp_path / "evaluation" / "report.html").read_text()  # without the removed images
