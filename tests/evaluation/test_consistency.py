@@ -74,8 +74,9 @@ def test_one_face_of_each_speaker_has_no_consistency_but_diversity(vectors):
     assert measure_consistency(faces, FEW, halves=False) is None
     expected = np.mean([vectors[i] @ vectors[j] for i, j in ((0, 2), (0, 4), (2, 4))])
     assert between_speakers(faces, FEW).value == pytest.approx(expected)
-    assert mean_cosine(vectors[[0, 2, 4]]) == pytest.approx(expected)
-    assert mean_cosine(vectors[:1]) is None
+    assert mean_cosine(vectors[[0, 2, 4]], [""] * 3) == pytest.approx(expected)
+    assert mean_cosine(vectors[[0, 2, 4]], ["x", "x", "y"]) == pytest.approx(vectors[0] @ vectors[2])
+    assert mean_cosine(vectors[:2], ["x", "y"]) is None
 
 
 def test_one_speaker_of_each_sex_has_no_figures_within_a_sex(vectors):

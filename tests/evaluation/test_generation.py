@@ -301,7 +301,8 @@ def test_the_section_of_generated_faces(evaluation, recordings, tmp_path):
     assert section.consistency is not None
     assert (section.consistency.speakers, section.consistency.halves) == (3, True)
     assert section.consistency.nearest_chance == pytest.approx(1 / 5)
-    assert section.diversity.bank_faces == 4
+    assert section.diversity.bank_faces == len(list((tmp_path / "out" / "faces").glob("bank_*.png"))) == 4
+    assert -1 <= section.diversity.between_bank_faces_of_one_sex <= 1
     assert section.diversity.distinct_prototype_sets == len({tuple(sorted(row.prototypes)) for row in rows})
     for row in rows:
         for file in row.files:

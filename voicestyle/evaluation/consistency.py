@@ -38,10 +38,11 @@ def embed_faces(recogniser: Recogniser, images: Sequence[bytes]) -> NDArray[np.f
     return torch.cat(parts).double().cpu().numpy()
 
 
-def mean_cosine(vectors: NDArray[np.float64]) -> float | None:
-    """The mean cosine between different unit vectors [M, E]; None for fewer than two."""
+def mean_cosine(vectors: NDArray[np.float64], groups: Sequence[str]) -> float | None:
+    """The mean cosine between two unit vectors [M, E] of one group; None without two of one group."""
     one, other = np.triu_indices(len(vectors), 1)
-    return float((vectors @ vectors.T)[one, other].mean()) if len(one) else None
+    alike = np.array(groups)[one] == np.array(groups)[other]
+    return float((vectors @ vectors.T)[one[alike], other[alike]].mean()) if alike.any() else None
 
 
 class FacesOfSpeakers:

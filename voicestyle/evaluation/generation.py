@@ -118,7 +118,6 @@ class GenerationEvaluation:
             [recording.speaker for recording in recordings],
             [recording.sex for recording in recordings],
         )
-        of_bank = embed_faces(self.recogniser, bank_faces(bundle, self.bank_faces, size, self.device))
         drifts = {
             name: self._drift(np.array([[getattr(each, name) for each in both] for both in lights]), people, persons)
             for name in ("skin", "brightness", "side")
@@ -144,12 +143,7 @@ class GenerationEvaluation:
             ),
             sex=self._sex(recordings, judged, people, persons) if judged else None,
             consistency=measure_consistency(faces, self.bootstrap, halves=any(each.part for each in recordings)),
-            diversity=Diversity(
-                between_speakers=between_speakers(faces, self.bootstrap),
-                bank_faces=len(of_bank),
-                between_bank_faces=mean_cosine(of_bank),
-                distinct_prototype_sets=len({tuple(sorted(pair.last.prototypes)) for pair in pairs}),
-            ),
+            diversity=self._diversity(bundle, size, faces, pairs),
             skin=drifts["skin"],
             brightness=drifts["brightness"],
             side_light=drifts["side"],
@@ -170,6 +164,21 @@ class GenerationEvaluation:
                     zip(recordings, pairs, files, lights, strict=True)
                 )
             ),
+        )
+
+    def _diversity(self, bundle: Bundle, size: int, faces: FacesOfSpeakers, pairs: list[FacePair]) -> Diversity:
+        images = bank_faces(bundle, self.bank_faces, size, self.device)
+        paths = [self.output / FACES / f"bank_{number:04}.png" for number in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            path.write_bytes(image)
+        vectors = embed_faces(self.recogniser, images)
+        sexes = [judged.sex for judged in self.judge(paths)] if self.judge else None
+        return Diversity(
+            between_speakers=between_speakers(faces, self.bootstrap),
+            bank_faces=len(images),
+            between_bank_faces=mean_cosine(vectors, [""] * len(images)),
+            between_bank_faces_of_one_sex=mean_cosine(vectors, sexes) if sexes else None,
+            distinct_prototype_sets=len({tuple(sorted(pair.last.prototypes)) for pair in pairs}),
         )
 
     def _judge(self, files: list[tuple[str, str]]) -> list[tuple[Judgement, Judgement]] | None:

@@ -1,6 +1,6 @@
 """1:N matching: which of N candidates of the other kind is the person of the probe?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -83,14 +83,6 @@ def select_group(trials: Matching, group: str, people: People) -> Matching | Non
     )
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """The candidates of a list by person."""
-
-    names: list[str]
-    keys: dict[str, list[str]]
-
-
 def extend(trials: Matching, candidates: int, seed: int) -> Matching:
     """Trials with `candidates` candidates, those of the list first.
 
@@ -99,25 +91,26 @@ def extend(trials: Matching, candidates: int, seed: int) -> Matching:
 
     Raises EvaluationError if the list has fewer people.
     """
-    found: dict[str, dict[str, None]] = {}
+    keys_of: dict[str, dict[str, None]] = {}
     for persons, keys in zip(trials.candidate_persons, trials.candidates, strict=True):
         for person, key in zip(persons, keys, strict=True):
-            found.setdefault(person, {})[key] = None
-    pool = _Pool(sorted(found), {person: sorted(keys) for person, keys in found.items()})
-    if len(pool.names) < candidates:
+            keys_of.setdefault(person, {})[key] = None
+    pool = {person: sorted(keys_of[person]) for person in sorted(keys_of)}
+    names = list(pool)
+    if len(names) < candidates:
         raise EvaluationError(
             f"{trials.source} must have candidates of at least {candidates} people for 1:{candidates} matching, "
-            f"received {len(pool.names)}"
+            f"received {len(names)}"
         )
     source = np.random.Generator(np.random.Philox(seed))
-    extended, extended_persons = [], []
+    extended: list[list[str]] = []
+    extended_persons: list[list[str]] = []
     for persons, keys in zip(trials.candidate_persons, trials.candidates, strict=True):
-        order = [pool.names[i] for i in source.permutation(len(pool.names)) if pool.names[i] not in persons]
-        more = order[: candidates - len(keys)]
-        draws = source.random(len(pool.names))  # as many for each trial, so that trials do not depend on `candidates`
-        drawn = [pool.keys[name][int(draw * len(pool.keys[name]))] for name, draw in zip(more, draws, strict=False)]
+        order, draws = source.permutation(len(names)), source.random(len(names))
+        others = [names[i] for i in order if names[i] not in persons][: candidates - len(keys)]
+        drawn = [pool[name][int(draw * len(pool[name]))] for name, draw in zip(others, draws, strict=False)]
         extended.append([*keys, *drawn])
-        extended_persons.append([*persons, *more])
+        extended_persons.append([*persons, *others])
     return replace(trials, candidates=extended, candidate_persons=extended_persons)
 
 

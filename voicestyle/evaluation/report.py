@@ -132,11 +132,12 @@ class Consistency(Struct, frozen=True, kw_only=True):
 
 
 class Diversity(Struct, frozen=True, kw_only=True):
-    """Mean cosine between last faces of different speakers beside that between random faces of the bank."""
+    """Mean cosine between last faces of different speakers beside that between faces of the bank, by judged sex too."""
 
     between_speakers: Estimate | None
     bank_faces: int
     between_bank_faces: float | None
+    between_bank_faces_of_one_sex: float | None
     distinct_prototype_sets: int
 
 
