@@ -106,7 +106,7 @@ def test_lists_with_folders_and_a_bundle(run, tiny_bundle, samples, tmp_path):
     folders = ("mine.csv", "--voices", "voices", "--faces", "faces", "--resamples", 100)
     result = run("recognition", *folders, "--bundle", tiny_bundle)
     assert result.exit_code == 2
-    assert "1 of 3 have not: tiny@7 on faces needs one for the face 'Gus/1', received: none was found" in result.stderr
+    assert "1 of 3 have not; the face 'Gus/1' in tiny@7 on faces: none was found" in result.stderr
     result = run("recognition", *folders, "--bundle", tiny_bundle, "--skip-missing")
     assert result.exit_code == 0, result.output
     section = read_report(tmp_path / "evaluation").recognition

@@ -313,7 +313,7 @@ def test_a_missing_embedding_is_an_error_or_left_out(tmp_path, vectors, incomple
     ]
     for each in (lists[:1], lists[1:2], lists[2:]):
         with pytest.raises(
-            EvaluationError, match="each trial must have its embeddings; .* 'Ann/1.6/w9H-ZMvdE_0/0000001'"
+            EvaluationError, match="each line must have its embeddings, .* 'Ann/1.6/w9H-ZMvdE_0/0000001'"
         ):
             evaluate_lists(each, incomplete, FEW)
     section = evaluate_lists(lists, Features(incomplete.voices, incomplete.faces, skip_missing=True), FEW)

@@ -44,8 +44,8 @@ class Features:
             kind, key = next((kind, key) for kind, key in keys if key not in self.of(kind).rows)
             reason = self.of(kind).unusable.get(key, "none was found")
             raise EvaluationError(
-                f"{source}: each trial must have its embeddings; {missing} of {len(present)} have not: "
-                f"{self.of(kind).source} needs one for the {kind} {key!r}, received: {reason}"
+                f"{source}: each line must have its embeddings, {missing} of {len(present)} have not; "
+                f"the {kind} {key!r} in {self.of(kind).source}: {reason}"
             )
         return missing
 
