@@ -127,9 +127,9 @@ def _read_matching(path: Path, lines: list[str]) -> Matching:
             raise broken(f"must be the path of a {kind} and then of {other}s", line)
         probe, *others = [_key(word, broken) for word in words]
         person, true = person_of(probe), person_of(others[0])
-        for one, other, seen in ((true, person, known), (person, true, reverse)):
-            if seen.setdefault(one, other) != other:
-                raise broken(f"{one} and {seen[one]} must always be one person, as in an earlier line", line)
+        for name, alias, seen in ((true, person, known), (person, true, reverse)):
+            if seen.setdefault(name, alias) != alias:
+                raise broken(f"{name} and {seen[name]} must always be one person, as in an earlier line", line)
         if true in {person_of(key) for key in others[1:]}:
             raise broken("candidates after the first must be of other people", line)
         probes.append(probe)
