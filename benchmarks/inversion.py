@@ -28,13 +28,13 @@ from voicestyle.engine import Engine, Schedule
 from voicestyle.face_networks import IrSe50
 from voicestyle.generators import StyleGAN2Config
 from voicestyle.inversion import IdentityTerm, InversionLoss, PerceptualTerm
-from voicestyle.inversion.inverter import InversionOptions
+from voicestyle.inversion.inverter import LEARNING_RATE, InversionOptions
 from voicestyle.precision import DTYPES, adapt_convolutions_
 from voicestyle.serving import stop_on_signals
 from voicestyle.serving.server import ALLOCATOR, WORKER
 
 SOURCE = Synthetic(StyleGAN2Config(), ResNetConfig())
-SCHEDULE = Schedule(base_lr=InversionOptions.learning_rate)
+SCHEDULE = Schedule(base_lr=LEARNING_RATE)
 STEPS = InversionOptions.steps
 QUALITY_STEPS = 20
 FREED_MEMORY_KEPT = f"{PROJECTOR}, freed memory kept"

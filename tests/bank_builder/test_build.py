@@ -18,7 +18,7 @@ from tests.support.fake_bank_tools import fake_toolbox, write_photographs
 from voicestyle.bank_builder import BankError, BankOptions, build_bank, rewrite_report
 from voicestyle.bank_builder.folder import BankFolder
 from voicestyle.bundle import sha256
-from voicestyle.published.latents import read_latents
+from voicestyle.inverted_latents import read_latents
 
 ROOT = Path(__file__).parents[2]
 COUNT = 23

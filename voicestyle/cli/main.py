@@ -6,7 +6,7 @@ import click
 
 from voicestyle import __version__
 from voicestyle.bank_builder import BankError
-from voicestyle.cli.bank import bank
+from voicestyle.cli.bank import bank, invert
 from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.evaluate import evaluate
 from voicestyle.cli.generate import generate
@@ -62,5 +62,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive, bank, frames, log_mels, train, evaluate):
+for command in (generate, request, serve, bundle, archive, bank, invert, frames, log_mels, train, evaluate):
     main.add_command(command)
