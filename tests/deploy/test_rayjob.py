@@ -66,7 +66,12 @@ def test_the_fields_are_those_of_a_ray_job(job, cluster, head, worker):
 def test_the_pods_are_valid_by_the_schema_of_kubernetes(request, kind):
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     template = request.getfixturevalue(kind)["template"]
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": kind, **template["metadata"]}, "spec": template["spec"]}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": kind, **template["metadata"]},
+        "spec": template["spec"],
+    }
     kubernetes_validate.validate(pod, "1.29", strict=True)
 
 
