@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from voicestyle.bank_builder import rewrite_report
-from voicestyle.cli.bank_flags import FILE, generator_flags, inversion_flags, replacement_flags, run_build
+from voicestyle.cli.bank_flags import FILE, generator_flags, inversion_flags, job_flags, replacement_flags, run_build
 
 
 @click.command()
@@ -46,6 +46,7 @@ def bank() -> None:
 @click.option("--csv", type=FILE, help="training.csv: latents of its videos, by frontal replacement.")
 @replacement_flags
 @inversion_flags
+@job_flags
 def build(photographs: tuple[Path, ...], output: Path, **values: Any) -> None:
     """A bank of PHOTOGRAPHS, files or folders: latents.pt, bank.json and report.html.
 

@@ -42,7 +42,7 @@ def replacement_flags(command: Command[T]) -> Command[T]:
 
 
 def inversion_flags(command: Command[T]) -> Command[T]:
-    """Decorate a command with loss, gates, schedule and the machines that do the work."""
+    """Decorate a command with loss, gates, schedule and device of an inversion."""
     return _decorate(
         command,
         click.option("--vgg", type=FILE, help="torchvision's VGG-16 weights, for the perceptual loss."),
@@ -58,9 +58,16 @@ def inversion_flags(command: Command[T]) -> Command[T]:
         click.option("--dtype", default=BankOptions.dtype, show_default=True, type=click.Choice(list(DTYPES))),
         click.option("--device", default=BankOptions.device, show_default=True, help="cpu or cuda."),
         click.option("--batch", default=BankOptions.batch, show_default=True, help="Photographs inverted at once."),
+        click.option("--threads", default=BankOptions.threads, show_default=True, help="Threads of each process."),
+    )
+
+
+def job_flags(command: Command[T]) -> Command[T]:
+    """Decorate a command with who does the work, in which pieces, of a build that can be continued."""
+    return _decorate(
+        command,
         click.option("--shard-size", default=BankOptions.shard_size, show_default=True, help="Photographs of a shard."),
         click.option("--workers", default=BankOptions.workers, show_default=True, help="Processes on this machine."),
-        click.option("--threads", default=BankOptions.threads, show_default=True, help="Threads of each process."),
         click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: its address, auto, or local."),
         click.option("--restart", is_flag=True, help="Discard an earlier build in the folder."),
     )
@@ -69,7 +76,7 @@ def inversion_flags(command: Command[T]) -> Command[T]:
 def run_build(photographs: tuple[Path, ...], output: Path, **values: Any) -> BuiltBank:
     """Build a bank with the values of these flags, with a bar and a line for each rejected photograph."""
     gates = Gates(**{gate.name: values.pop(gate.name) for gate in fields(Gates)})
-    if values["ray"] is None:  # otherwise the nodes have the GPUs
+    if values.get("ray") is None:  # otherwise the nodes have the GPUs
         values["device"] = usable_device(values["device"])
     options = BankOptions(photographs, output, gates=gates, **values)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -7,7 +7,7 @@ import click
 from tqdm import tqdm
 
 from voicestyle import archive as archives
-from voicestyle.cli.bank_flags import FILE, inversion_flags, replacement_flags, run_build
+from voicestyle.cli.bank_flags import FILE, inversion_flags, job_flags, replacement_flags, run_build
 from voicestyle.cli.devices import usable_device
 from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 from voicestyle.manifest import INSTANCE_CHOICES
@@ -67,6 +67,7 @@ def demo(output: Path, wheel: Path | None, force: bool) -> None:
     help="Which latents are averaged: the first ones, as published, or the nearest to the voice, plain or weighted.",
 )
 @inversion_flags
+@job_flags
 @click.option("-o", "--output", default=PUBLISHED, show_default=True, type=FILE)
 def published(
     cmpc: Path,
@@ -111,6 +112,7 @@ def published(
 @click.option("--prototypes", type=click.IntRange(1), help="Their number.  [default: the square root of the latents']")
 @click.option("--work", type=FILE, help="Folder of the inversion, which a later run continues.  [default: OUTPUT-bank]")
 @inversion_flags
+@job_flags
 @click.option("-o", "--output", default=FROM_PHOTOGRAPHS, show_default=True, type=FILE)
 def photos(
     photographs: tuple[Path, ...],

@@ -18,7 +18,7 @@ from voicestyle.engine import Engine, Generator, Outcome, Schedule
 from voicestyle.generators.latents import Mapper, latent_statistics
 from voicestyle.images import to_image, to_pixels
 from voicestyle.inversion.loss import InversionLoss
-from voicestyle.inversion.terms import IMAGE_SIZE, pooled, psnr
+from voicestyle.inversion.terms import IMAGE_SIZE, psnr, resized
 
 Pixels = NDArray[np.uint8]
 
@@ -71,7 +71,7 @@ class Inverter:
     on a GPU, up to rounding.
 
     Args:
-        generator: with the interface of docs/bundle.md, at least 256 pixels.
+        generator: with the interface of docs/bundle.md.
         loss: the objective of the engine, on the same device.
         batch: most photographs at once.
     """
@@ -147,7 +147,7 @@ class Inverter:
 
     @torch.no_grad()
     def _inversion(self, key: str, outcome: Outcome, photograph: Tensor) -> Inversion:
-        image = pooled(self._generator(outcome.latent, outcome.noise)).clamp(-1, 1)
+        image = resized(self._generator(outcome.latent, outcome.noise)).clamp(-1, 1)
         ours, theirs = (self._loss.network.embed(each) for each in (image, photograph[None]))
         return Inversion(
             key=key,

@@ -19,7 +19,7 @@ from voicestyle.face_networks import (
     read_vgg16,
 )
 from voicestyle.inversion.perceptual import PerceptualTerm
-from voicestyle.inversion.terms import EdgeTerm, IdentityTerm, PixelTerm, Term, pooled
+from voicestyle.inversion.terms import EdgeTerm, IdentityTerm, PixelTerm, Term, resized
 from voicestyle.precision import adapt_convolutions_
 
 # Of the stand-ins, chosen by PSNR and by a face network that is in no loss (docs/bank.md). The factor of dlib's network
@@ -50,7 +50,7 @@ class LossFiles:
 class InversionLoss(nn.Module):
     """The weighted sum of terms: an objective of `voicestyle.engine`, whose figures are the terms without weights.
 
-    Images above 256 pixels are average-pooled to 256. `name` says which terms, networks and weights are used.
+    Images of another size than 256 pixels are resized. `name` says which terms, networks and weights are used.
     """
 
     def __init__(self, name: str, terms: Sequence[Term], network: FaceNetwork) -> None:
@@ -82,7 +82,7 @@ class InversionLoss(nn.Module):
 
     def forward(self, images: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Images [N, 3, S, S] and targets [N, ...] to the loss [N] and its terms [N, T]."""
-        images, rest = pooled(images), list(targets)
+        images, rest = resized(images), list(targets)
         loss, figures = images.new_zeros(len(images)), list[Tensor]()
         for term in self.terms:
             own, rest = rest[: len(term.targets)], rest[len(term.targets) :]

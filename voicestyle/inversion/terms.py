@@ -107,9 +107,12 @@ class EdgeTerm(PixelTerm):
         return total / self.levels
 
 
-def pooled(images: Tensor) -> Tensor:
-    """Images [N, 3, S, S] average-pooled to 256 pixels where they are larger, as published. Not clamped."""
-    return F.adaptive_avg_pool2d(images, IMAGE_SIZE) if images.shape[-1] > IMAGE_SIZE else images
+def resized(images: Tensor) -> Tensor:
+    """Images [N, 3, S, S] at 256 pixels: larger ones are average-pooled, as published, smaller ones interpolated."""
+    size = images.shape[-1]
+    if size > IMAGE_SIZE:
+        return F.adaptive_avg_pool2d(images, IMAGE_SIZE)
+    return images if size == IMAGE_SIZE else F.interpolate(images, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
 
 
 def psnr(images: Tensor, photographs: Tensor) -> Tensor:
