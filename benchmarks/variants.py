@@ -93,7 +93,7 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
     def state(face: int) -> Step:
         outcome = engine.outcome(face)
         noise = [level.float() for level in outcome.noise]
-        return Step(outcome.latent.float(), noise, float(outcome.figures["similarity"][-1]))
+        return Step(outcome.latent.float(), noise, 1 - float(outcome.figures["similarity"][-1]))
 
     return Run(engine.step, state)
 
