@@ -80,15 +80,18 @@ def build_bank(options: BankOptions, progress: Progress = ignore, toolbox: Toolb
     Raises:
         BankError: options, photographs or a folder that do not allow it, or a folder that another process builds in.
         CheckpointError, BundleError: an invalid weight file.
+        PhotographError: a detector that is not installed.
         OSError: a path that cannot be opened.
     """
-    toolbox = toolbox or make_toolbox(options)
     folder = BankFolder(options.output)
     with folder.locked():
-        if options.restart:
-            folder.discard()
         sources = find_sources(options.photographs, options.csv, options.frames)
-        tools = toolbox.open()
+        if toolbox is not None:
+            tools = toolbox.open()
+        else:
+            toolbox = make_toolbox(options)
+            # On Ray, nodes do the work. This process needs names and a check of the files, and may have no GPU.
+            tools = (toolbox if options.ray is None else make_toolbox(replace(options, device="cpu"))).open()
         if sources.unused:
             log.info("%d photographs are of persons without a video in %s", sources.unused, options.csv)
         plan = Plan(
@@ -96,6 +99,8 @@ def build_bank(options: BankOptions, progress: Progress = ignore, toolbox: Toolb
             shard_size=options.shard_size,
             groups=sources.groups,
         )
+        if options.restart:
+            folder.discard()
         folder.adopt(plan)
         execute = _executor(options, toolbox, tools)
         del tools  # other processes have their own
