@@ -35,9 +35,7 @@ def threads(request):
 
 def engine_of(networks, **options):
     generator, encoder = networks
-    return Engine(
-        generator, VoiceObjective(encoder, embedding_dim=EMBEDDING), latent_std=10.0, capacity=4, **options
-    )
+    return Engine(generator, VoiceObjective(encoder, embedding_dim=EMBEDDING), latent_std=10.0, capacity=4, **options)
 
 
 def add(engine, number, steps=STEPS):
