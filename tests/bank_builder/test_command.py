@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from tests.support.fake_bank_tools import fake_toolbox, write_photographs
 from voicestyle.bank_builder import BankOptions, Counts
 from voicestyle.cli import main
-from voicestyle.cli.bank import PhotographBar, bank
+from voicestyle.cli.bank import bank
+from voicestyle.cli.bank_flags import PhotographBar
 from voicestyle.photographs import Gates
 
 

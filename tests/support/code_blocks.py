@@ -109,6 +109,8 @@ class PageRunner:
 
     def run_voicestyle(self, arguments):
         for word in arguments:
+            if word.endswith("/"):
+                (self.folder / word).mkdir(exist_ok=True)
             if re.fullmatch(r"[\w.-]+\.(wav|flac|mp4|pt|tar|csv|npy|txt)", word):
                 (self.folder / word).touch()
         expanded = [sorted(map(str, self.folder.glob(word))) if "*" in word else [word] for word in arguments]

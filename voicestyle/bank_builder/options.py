@@ -25,7 +25,7 @@ class BankOptions:
     detector, gates: as in `voicestyle.photographs.PhotographJudge`. w_plus: one latent [L, 512] for each photograph in
     place of [512]. steps, seed: of the inversion. dtype: of the generator. device: a torch device.
 
-    batch: photographs that are inverted at once. shard_size: photographs of a shard, which is the work that an
+    batch: photographs that are inverted at once; None for the default of `voicestyle.inversion.Inverter`. shard_size: photographs of a shard, which is the work that an
     interruption loses. workers: processes on this machine. threads: of torch in each of them. ray: `local`, or the
     address of a Ray cluster, which then does the work. restart: discard the folder's earlier build.
 
@@ -51,7 +51,7 @@ class BankOptions:
     seed: int = 0
     dtype: str = "float32"
     device: str = "cpu"
-    batch: int = 8
+    batch: int | None = None
     shard_size: int = 8
     workers: int = 1
     threads: int = 1
@@ -60,7 +60,7 @@ class BankOptions:
 
     def __post_init__(self) -> None:
         for name in ("batch", "shard_size", "workers", "threads"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BankError(f"{name} must be at least 1, got {getattr(self, name)}")
         try:
             _ = self.inversion

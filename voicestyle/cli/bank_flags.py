@@ -57,7 +57,7 @@ def inversion_flags(command: Command[T]) -> Command[T]:
         click.option("--seed", default=BankOptions.seed, show_default=True, help="With a key, it decides the noise."),
         click.option("--dtype", default=BankOptions.dtype, show_default=True, type=click.Choice(list(DTYPES))),
         click.option("--device", default=BankOptions.device, show_default=True, help="cpu or cuda."),
-        click.option("--batch", default=BankOptions.batch, show_default=True, help="Photographs inverted at once."),
+        click.option("--batch", type=int, help="Photographs inverted at once.  [default: 1 on a CPU, 8 on a GPU]"),
         click.option("--threads", default=BankOptions.threads, show_default=True, help="Threads of each process."),
     )
 
@@ -80,17 +80,18 @@ def run_build(photographs: tuple[Path, ...], output: Path, **values: Any) -> Bui
         values["device"] = usable_device(values["device"])
     options = BankOptions(photographs, output, gates=gates, **values)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with closing(_Bar()) as progress, logging_redirect_tqdm():
+    with closing(PhotographBar()) as progress, logging_redirect_tqdm():
         return build_bank(options, progress)
 
 
-class _Bar:
+class PhotographBar:
     """A bar of photographs with rate and time left, from the first report of progress on."""
 
     def __init__(self) -> None:
         self._bar: tqdm[NoReturn] | None = None
 
     def __call__(self, counts: Counts) -> None:
+        """Show the progress."""
         if self._bar is None:
             # The rate is that of this run, without what an earlier one has done.
             self._bar = tqdm(
@@ -101,6 +102,7 @@ class _Bar:
         self._bar.refresh()
 
     def close(self) -> None:
+        """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
 

@@ -22,6 +22,7 @@ from voicestyle.inversion.terms import IMAGE_SIZE, psnr, resized
 
 Pixels = NDArray[np.uint8]
 
+GPU_BATCH = 8
 LEARNING_RATE, W_PLUS_LEARNING_RATE = 0.1, 0.05
 
 
@@ -73,7 +74,8 @@ class Inverter:
     Args:
         generator: with the interface of docs/bundle.md.
         loss: the objective of the engine, on the same device.
-        batch: most photographs at once.
+        batch: most photographs at once; by default 8, or 1 on a CPU, where the engine is sequential: the results are the
+            same, one after the other.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Inverter:
         loss: InversionLoss,
         options: InversionOptions = InversionOptions(),
         *,
-        batch: int = 8,
+        batch: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.options = options
@@ -98,7 +100,7 @@ class Inverter:
             loss,
             latent_std=std,
             latent_rows=rows,
-            capacity=batch,
+            capacity=batch or (1 if self.device.type == "cpu" else GPU_BATCH),
             max_steps=options.steps,
             schedule=Schedule(base_lr=options.learning_rate or LEARNING_RATE),
             device=device,
