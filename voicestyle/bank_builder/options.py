@@ -25,9 +25,10 @@ class BankOptions:
     detector, gates: as in `voicestyle.photographs.PhotographJudge`. w_plus: one latent [L, 512] for each photograph in
     place of [512]. steps, seed: of the inversion. dtype: of the generator. device: a torch device.
 
-    batch: photographs that are inverted at once; None for the default of `voicestyle.inversion.Inverter`. shard_size: photographs of a shard, which is the work that an
-    interruption loses. workers: processes on this machine. threads: of torch in each of them. ray: `local`, or the
-    address of a Ray cluster, which then does the work. restart: discard the folder's earlier build.
+    batch: photographs that are inverted at once; None for the default of `voicestyle.inversion.Inverter`. shard_size:
+    photographs of a shard, which is the work that an interruption loses. workers: processes on this machine. threads:
+    of torch in each of them. ray: `local`, or the address of a Ray cluster, which then does the work. restart: discard
+    the folder's earlier build.
 
     Raises BankError for values out of range and options that do not belong together.
     """

@@ -74,8 +74,8 @@ class Inverter:
     Args:
         generator: with the interface of docs/bundle.md.
         loss: the objective of the engine, on the same device.
-        batch: most photographs at once; by default 8, or 1 on a CPU, where the engine is sequential: the results are the
-            same, one after the other.
+        batch: most photographs at once; by default 8, or 1 on a CPU, where the engine is sequential: its results are
+            the same, one after the other.
     """
 
     def __init__(
