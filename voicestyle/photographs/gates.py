@@ -39,7 +39,7 @@ class Gates:
 
     max_faces: int = 1
     min_score: float | None = None
-    min_size: float = 100.0
+    min_size: float = 96.0
     max_yaw: float = 25.0
     max_pitch: float = 25.0
     min_sharpness: float = 15.0
