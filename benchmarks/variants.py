@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.networks import Source, Synthetic
-from benchmarks.published_loop import Step, published_loop
+from benchmarks.published_loop import Step, published_loop, voice_distance
 from cmpc2.resnet import fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE
@@ -93,7 +93,7 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
     def state(face: int) -> Step:
         outcome = engine.outcome(face)
         noise = [level.float() for level in outcome.noise]
-        return Step(outcome.latent.float(), noise, float(outcome.figures["similarity"][-1]))
+        return Step(outcome.latent.float(), noise, 1 - float(outcome.figures["similarity"][-1]))
 
     return Run(engine.step, state)
 
@@ -106,14 +106,13 @@ def _start_published(source: Synthetic, face: int, device: torch.device) -> Run:
     noise = [torch.randn(1, *shape, generator=draw)[None].to(device) for shape in shapes]
     steps = published_loop(
         source.published_generator().to(device),
-        encoders.encode_voice,
-        encoders.encode_face,
-        voice=networks.voice(face).to(device),
+        voice_distance(
+            encoders.encode_voice, encoders.encode_face, networks.voice(face).to(device), networks.image_size
+        ),
         first_latent=networks.first_latent(face)[None].to(device),
         first_noise=noise,
         latent_noise=torch.randn(networks.steps, 512, generator=draw).to(device),
         latent_std=networks.latent_std,
-        image_size=networks.image_size,
     )
     last = deque[Step](maxlen=1)
     return Run(lambda: last.append(next(steps)), lambda _: last[0])

@@ -22,6 +22,7 @@ from voicestyle.latent_bank import LatentBank
 from voicestyle.manifest import EMBEDDINGS, MANIFEST, Manifest
 from voicestyle.prototypes import Prototypes
 
+NETWORKS = ("voice_encoder.pt", "face_encoder.pt", "generator.pt")
 GENERATOR_INTERFACE = ("map", "render", "latent_dim", "latent_rows", "optimise_size", "sizes", "noise_shapes")
 
 Part = TypeVar("Part")
@@ -137,13 +138,51 @@ def write_bundle(
     Raises:
         BundleError: parts that do not match each other; nothing is written.
     """
+
+    def write_networks(draft: Path) -> None:
+        torchscript.save(fold_batch_norm(voice_encoder), draft / "voice_encoder.pt")
+        torchscript.save(fold_batch_norm(face_encoder), draft / "face_encoder.pt")
+        torchscript.save(generator, draft / "generator.pt")
+
+    _write(folder, manifest, write_networks, centroids, latents, assignments, embeddings)
+
+
+def write_with_other_bank(
+    folder: Path,
+    base: Path,
+    manifest: Manifest,
+    *,
+    centroids: NDArray[np.float32],
+    latents: NDArray[np.float32],
+    assignments: NDArray[np.int32],
+    embeddings: NDArray[np.floating] | None = None,
+) -> None:
+    """Write a bundle folder with the compiled networks of the bundle `base`, byte by byte, and another bank.
+
+    Arguments, replacement and errors are those of `write_bundle`.
+    """
+
+    def copy_networks(draft: Path) -> None:
+        for name in NETWORKS:
+            shutil.copy(base / name, draft / name)
+
+    _write(folder, manifest, copy_networks, centroids, latents, assignments, embeddings)
+
+
+def _write(
+    folder: Path,
+    manifest: Manifest,
+    write_networks: Callable[[Path], None],
+    centroids: NDArray[np.float32],
+    latents: NDArray[np.float32],
+    assignments: NDArray[np.int32],
+    embeddings: NDArray[np.floating] | None,
+) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
         draft = Path(parent) / folder.name
         draft.mkdir()
-        torchscript.save(fold_batch_norm(voice_encoder), draft / "voice_encoder.pt")
-        torchscript.save(fold_batch_norm(face_encoder), draft / "face_encoder.pt")
-        torchscript.save(generator, draft / "generator.pt")
+        write_networks(draft)
         Prototypes.from_centroids(centroids).write(draft / "prototypes.faiss")
         np.save(draft / "latent_bank.npy", latents.astype(np.float32))
         np.save(draft / "assignments.npy", assignments.astype(np.int32))

@@ -1,8 +1,8 @@
 """Frontal replacement: for each training video, the photograph of the same person that its frames resemble most.
 
 Frames of videos invert badly: they are small, seen from the side, badly aligned. As published, a video is therefore
-represented by a photograph: the one whose CLIP image feature has the largest dot product with a frame of the video, over
-all photographs of the person and all frames. Features are unit vectors here. Any other face network can replace CLIP.
+represented by a photograph: the one whose CLIP image feature has the largest dot product with a frame of the video,
+over all photographs of the person and all frames. Features are unit vectors here. Any face network can replace CLIP.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from voicestyle.face_networks import FaceNetwork
 EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 
 Read = Callable[[Path], NDArray[np.uint8] | None]
-"""A file to the RGB picture [H, W, 3] that the network takes, aligned if it needs that; None if the file is unusable."""
+"""A file to the RGB picture [H, W, 3] that the network takes, aligned if it needs that; None for an unusable file."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,13 @@ class Replacement:
     reason: str | None = None
 
 
-def frames_by_video(folder: Path) -> dict[str, list[Path]]:
-    """The frames in FOLDER/NAME/…/VIDEO/FRAME.jpg by their video, the path `NAME/…/VIDEO`; both sorted."""
-    return _by_key(folder, lambda parents: "/".join(parents) if len(parents) > 1 else None)
+def frames_by_video(folder: Path, levels: int | None = None) -> dict[str, list[Path]]:
+    """The frames in FOLDER/NAME/…/VIDEO/FRAME.jpg by their video, the path `NAME/…/VIDEO`; both sorted.
+
+    levels: the number of folders in a video's path, where the frames are further below: 2 for frames of the clips
+    NAME/VIDEO/CLIP.mp4 as VoxCeleb has them. By default, each folder with frames is a video.
+    """
+    return _by_key(folder, lambda parents: "/".join(parents[:levels]) if len(parents) >= (levels or 2) else None)
 
 
 def photographs_by_person(folder: Path) -> dict[str, list[Path]]:
@@ -61,9 +65,9 @@ class FeatureCache:
     """Unit vectors of image files, computed once and kept in `folder`, a file for each person.
 
     network: computes the vectors; files of another network are not used. read: see `Read`. reader: a name for `read`,
-    since another reader can give other pixels. batch: images at a time. Every batch has this size, filled up with zeros,
-    so that a vector does not depend on which files are new. A file counts as changed when its path, size or time of
-    modification does.
+    since another reader can give other pixels. batch: images at a time. Every batch has this size, filled up with
+    zeros, so that a vector does not depend on which files are new. A file counts as changed when its path, size or time
+    of modification does.
     """
 
     def __init__(self, folder: Path, network: FaceNetwork, read: Read, reader: str, batch: int = 8) -> None:
@@ -178,7 +182,9 @@ def _replacement(
 def _by_key(folder: Path, key_of: Callable[[tuple[str, ...]], str | None]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*")):
-        key = key_of(path.relative_to(folder).parts[:-1])
+        parts = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts)  # also what an interrupted command left
+        key = None if hidden else key_of(parts[:-1])
         if key is not None and path.suffix.lower() in EXTENSIONS and path.is_file():
             found[key].append(path)
     return dict(sorted(found.items()))

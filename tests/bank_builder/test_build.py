@@ -19,7 +19,7 @@ from voicestyle.bank_builder import BankError, BankOptions, build_bank, rewrite_
 from voicestyle.bank_builder.executors import Toolbox
 from voicestyle.bank_builder.folder import BankFolder
 from voicestyle.bundle import sha256
-from voicestyle.published.latents import read_latents
+from voicestyle.inverted_latents import read_latents
 
 ROOT = Path(__file__).parents[2]
 COUNT = 23

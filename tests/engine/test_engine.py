@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.published_loop import published_loop
+from benchmarks.published_loop import published_loop, voice_distance
 from tests.support.tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, item, objective, take_steps
 from voicestyle.engine import Engine, Schedule
 from voicestyle.engine.step_numbers import StepNumbers
@@ -30,14 +30,11 @@ def published(target, first_latent, noise, latent_noise, steps, schedule=PUBLISH
     """The states of the published loop after each step of one item."""
     states = published_loop(
         TinyGenerator(),
-        lambda voice: voice,
-        face_encoder,
-        voice=target[0][None],
+        voice_distance(lambda voice: voice, face_encoder, target[0][None], 16),
         first_latent=first_latent[None],
         first_noise=[level[None] for level in noise],
         latent_noise=latent_noise,
         latent_std=STD,
-        image_size=16,
         **asdict(schedule),
     )
     return list(islice(states, steps))
@@ -235,3 +232,35 @@ def test_a_batched_engine_steps_all_or_nothing():
     with pytest.raises(ValueError, match="steps all of its 2 items at once, got 1"):
         running.step(["a"])
     assert {key: at.step for key, at in running.progress().items()} == {"a": 1, "b": 1}
+
+
+def test_w_plus_equals_the_published_loop(batched):
+    class Rows(TinyGenerator):
+        def forward(self, w, noise):
+            return super().forward(w[:, 0] + 2 * w[:, 1], noise)
+
+    running = Engine(
+        Rows(), objective(), latent_std=STD, latent_rows=2, max_steps=40, dtype=torch.float64, batched=batched
+    )
+    items = []
+    for number in range(2):
+        given = item(number)
+        source = torch.Generator().manual_seed(200 + number)
+        given["first_latent"] = torch.randn(2, 5, generator=source, dtype=torch.float64)
+        given["latent_noise"] = torch.randn(20, 2, 5, generator=source, dtype=torch.float64)
+        items.append(given)
+        running.add(number, **given)
+    finished = take_steps(running, 20)
+    for number, given in enumerate(items):
+        states = published_loop(
+            Rows(),
+            voice_distance(lambda voice: voice, face_encoder, given["target"][0][None], 16),
+            first_latent=given["first_latent"][None],
+            first_noise=[level[None] for level in given["noise"]],
+            latent_noise=given["latent_noise"],
+            latent_std=STD,
+        )
+        last = list(states)[-1]
+        torch.testing.assert_close(finished[number].latent, last.latent, rtol=1e-8, atol=1e-9)
+    with pytest.raises(ValueError, match=r"first_latent must have shape \[2, 5\], got \[5\]"):
+        running.add("w", **item(3))

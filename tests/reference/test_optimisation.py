@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks.published_loop import published_loop
+from benchmarks.published_loop import published_loop, voice_distance
 from cmpc2 import CMPC
 from voicestyle.bundle import Bundle
 from voicestyle.cli import main
@@ -170,14 +170,11 @@ def test_the_published_loop_equals_the_vectors(reference, optimisation_of):
     it = optimisation_of(min(reference.meta["optimise_sizes"]), torch.float64)
     loop = published_loop(
         it.generator,
-        lambda voice: voice,
-        it.face_encoder,
-        voice=it.voice[None],
+        voice_distance(lambda voice: voice, it.face_encoder, it.voice[None], min(256, it.size)),
         first_latent=torch.from_numpy(it.array("initial")),
         first_noise=[level[None] for level in it.noise],
         latent_noise=it.latent_noise,
         latent_std=float(it.array("latent_std")),
-        image_size=min(256, it.size),
     )
     for i, state in enumerate(islice(loop, 2)):
         assert 1 - state.similarity == pytest.approx(float(it.array("similarity")[i]), abs=1e-6)

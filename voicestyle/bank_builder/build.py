@@ -54,16 +54,20 @@ class BuiltBank:
     description: BankDescription
 
     def __str__(self) -> str:
+        return self.summary(self.latents, self.report)
+
+    def summary(self, latents: Path, report: Path) -> str:
+        """What was built, with the paths of the latents and the report."""
         photographs, videos = self.description.photographs, self.description.videos
         rejected = sum(photographs.rejected.values())
         lines = [
-            f"{self.latents}: latents {list(self.description.shape)}",
+            f"{latents}: latents {list(self.description.shape)}",
             f"{photographs.kept} of {photographs.total} photographs kept, {rejected} rejected"
             + (f", {photographs.unchosen} chosen by no video" if photographs.unchosen else ""),
         ]
         if videos.total:
             lines.append(f"{videos.kept} of {videos.total} videos with a latent")
-        lines += [f"loss: {self.description.loss}", f"detector: {self.description.detector}", f"report: {self.report}"]
+        lines += [f"loss: {self.description.loss}", f"detector: {self.description.detector}", f"report: {report}"]
         return "\n".join(lines)
 
 

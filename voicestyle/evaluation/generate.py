@@ -1,13 +1,17 @@
 """First and last faces of many recordings."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from cmpc2 import AudioError
+from voicestyle.errors import InputError
+from voicestyle.evaluation.speakers import Recording
 from voicestyle.face import Face
 from voicestyle.offline import generate_faces
 from voicestyle.options import Options
-from voicestyle.pipeline import Pipeline
+from voicestyle.pipeline import Pipeline, Prepared
+
+Progress = Callable[[range], Iterable[int]]
 
 
 @dataclass(frozen=True)
@@ -20,25 +24,43 @@ class FacePair:
 
 def generate_pairs(
     pipeline: Pipeline,
-    voices: Sequence[Path],
-    progress: Callable[[range], Iterable[int]],
+    recordings: Sequence[Recording],
+    progress: Progress,
     *,
     steps: int | None = None,
     size: int = 256,
     seed: int = 0,
-) -> list[FacePair]:
-    """Generate the pair of faces of each recording, in order; `steps` None takes the bundle's default.
+) -> tuple[list[FacePair | None], dict[str, str]]:
+    """The pair of faces of each recording, in order, and the reasons of those that cannot be used, by name.
 
-    The learning rate of the first step is 0, so the result of a one-step request is the first face.
+    steps: None takes the bundle's default. The pair of an unusable recording is None. The learning rate of the first
+    step is 0, so the result of a one-step request is the first face.
     """
     options = {
         "first": Options(steps=1, seed=seed, size=size),
         "last": Options(steps=steps, seed=seed, size=size),
     }
-    prepared = (
-        (f"{name} {i}", pipeline.prepare(voices[i], options[name]))
-        for i in progress(range(len(voices)))
-        for name in options
-    )
-    faces = dict(generate_faces(pipeline, prepared))
-    return [FacePair(faces[f"first {i}"], faces[f"last {i}"]) for i in range(len(voices))]
+    skipped: dict[str, str] = {}
+
+    def prepare() -> Iterator[tuple[str, Prepared]]:
+        for i in progress(range(len(recordings))):
+            try:
+                audio = recordings[i].audio()
+                prepared = [(f"{name} {i}", pipeline.prepare(audio, options[name])) for name in options]
+            except (AudioError, InputError, OSError) as error:
+                skipped[recordings[i].name] = str(error)
+            else:
+                yield from prepared
+
+    faces = dict(generate_faces(pipeline, prepare()))
+    pairs = [
+        FacePair(faces[f"first {i}"], faces[f"last {i}"]) if f"last {i}" in faces else None
+        for i in range(len(recordings))
+    ]
+    return pairs, skipped
+
+
+def best_size(pipeline: Pipeline, wanted: int = 256) -> int:
+    """The smallest image size of the bundle that is at least `wanted`, or its largest one."""
+    sizes = pipeline.manifest.sizes
+    return min((size for size in sizes if size >= wanted), default=max(sizes))

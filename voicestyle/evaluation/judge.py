@@ -1,7 +1,7 @@
 """An independent estimate of a face's sex and age, by the network of the npm package `@vladmandic/face-api`.
 
-The network took no part in the training: it neither labelled nor chose a training face. `scripts/face_judge` holds the
-Node program and its pinned packages.
+The network took no part in the training: it neither labelled nor chose a training face. `voicestyle/assets/face_judge`
+holds the Node program and its pinned packages.
 """
 
 import json
@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from voicestyle.evaluation.errors import EvaluationError
+
 PROGRAM = "judge.mjs"
+SOURCE = Path(__file__).parents[1] / "assets" / "face_judge"
 
 
-class JudgeError(RuntimeError):
+class JudgeError(EvaluationError):
     """The judge could not be installed, or did not judge every face; the message ends with its output."""
 
 
@@ -27,14 +30,20 @@ class Judgement:
     age: float
 
 
-def install_judge(source: Path, folder: Path) -> None:
-    """Copy the judge from `source` to `folder` and let npm install its packages there, where they are missing.
+def judge_name() -> str:
+    """The network and its version, for the report."""
+    package = json.loads((SOURCE / "package.json").read_text(encoding="utf-8"))
+    return f"age and sex network of @vladmandic/face-api {package['dependencies']['@vladmandic/face-api']}"
+
+
+def install_judge(folder: Path) -> None:
+    """Copy the judge to `folder` and let npm install its packages there (330 MB), where they are missing.
 
     Raises JudgeError without npm or when the installation fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (PROGRAM, "package.json"):
-        shutil.copy(source / name, folder / name)
+        shutil.copy(SOURCE / name, folder / name)
     _run(folder, "npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund")
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cmpc2.checkpoint import read_checkpoint
 from voicestyle.errors import CheckpointError
-from voicestyle.face_networks.network import FaceNetwork, check_tensors, per_channel, to_tensor
+from voicestyle.face_networks.network import FaceNetwork, check_tensors, per_channel, resize, to_tensor
 from voicestyle.face_networks.torchscript_weights import is_torchscript, read_torchscript_weights
 
 PREFIX = "visual."  # of the image tower's weights; the others belong to the text tower
@@ -110,8 +110,11 @@ class ClipImageEncoder(FaceNetwork):
     def __init__(self, config: ClipConfig | None = None, source: str = "untrained") -> None:
         super().__init__()
         self.config = config = config or ClipConfig()
-        self.name = f"CLIP ViT, width {config.width}, patch {config.patch} ({source})"
+        model = "ViT-B/32" if config == ClipConfig() else f"ViT, width {config.width}, patch {config.patch}"
+        self.name = f"CLIP {model} ({source})"
         self.embedding_dim = config.embedding_dim
+        self.register_buffer("mean", per_channel(MEAN), persistent=False)
+        self.register_buffer("std", per_channel(STD), persistent=False)
         self.conv1 = nn.Conv2d(3, config.width, config.patch, stride=config.patch, bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(config.width))
         positions = (config.image_size // config.patch) ** 2 + 1
@@ -149,12 +152,11 @@ class ClipImageEncoder(FaceNetwork):
 
     def crop(self, images: Tensor) -> Tensor:
         """Aligned images [N, 3, 256, 256] resized to [N, 3, S, S]; nothing is cut off."""
-        shape = (self.config.image_size, self.config.image_size)
-        return F.interpolate(images, shape, mode="bicubic", antialias=True).clamp(-1, 1)
+        return resize(images, self.config.image_size, "bicubic").clamp(-1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, S, S], RGB in [-1, 1], to features [N, E], which are not unit vectors."""
-        x = self.conv1(((images + 1) / 2 - per_channel(MEAN, images)) / per_channel(STD, images))
+        x = self.conv1(((images + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("std"))
         x = x.flatten(2).transpose(1, 2)  # [N, patches, width]
         token = self.class_embedding.expand(len(x), 1, -1)
         x = self.ln_pre(torch.cat([token, x], dim=1) + self.positional_embedding)

@@ -70,12 +70,15 @@ def check_tensors(source: str, weights: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{source} must be a state dict, which has tensors only; {odd[0]} is none")
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Images [N, C, H, W] to [N, C, size, size]: bilinear, with low-pass filtering where that makes them smaller."""
-    shape = (size, size)
-    return images if images.shape[2:] == shape else F.interpolate(images, shape, mode="bilinear", antialias=True)
+def resize(images: Tensor, size: int, mode: str = "bilinear") -> Tensor:
+    """Images [N, C, H, W] to [N, C, size, size], with low-pass filtering where that makes them smaller."""
+    if tuple(images.shape[2:]) == (size, size):
+        return images
+    # torch has this filter for float32 and float64 only.
+    wide = images if images.dtype == torch.float64 else images.float()
+    return F.interpolate(wide, (size, size), mode=mode, antialias=True).to(images.dtype)
 
 
-def per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
-    """Constants of the three channels as [3, 1, 1], in the dtype and on the device of `like`."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
+def per_channel(values: tuple[float, float, float]) -> Tensor:
+    """Constants of the three channels as [3, 1, 1], for a buffer: made in `forward`, they would stop a GPU's queue."""
+    return torch.tensor(values).view(3, 1, 1)

@@ -5,6 +5,7 @@ their values. `torch.jit.load` would compile and could run the archive's code; h
 modules into plain containers and knows no function but the one that describes a tensor.
 """
 
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -66,6 +67,8 @@ class _Module:
 
 
 def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
+    if math.prod(size) > storage.numel():  # a stride of zero could make a small file a huge tensor
+        raise ValueError(f"a tensor must not be larger than its storage, got {list(size)} of {storage.numel()} values")
     return storage.as_strided(size, stride, offset).clone()
 
 

@@ -3,9 +3,10 @@
 from voicestyle.inversion.inverter import Inversion, InversionOptions, Inverter
 from voicestyle.inversion.loss import InversionLoss, LossFiles, load_loss
 from voicestyle.inversion.perceptual import PerceptualTerm
-from voicestyle.inversion.terms import IdentityTerm, PixelTerm, Term
+from voicestyle.inversion.terms import EdgeTerm, IdentityTerm, PixelTerm, Term
 
 __all__ = [
+    "EdgeTerm",
     "IdentityTerm",
     "Inversion",
     "InversionLoss",

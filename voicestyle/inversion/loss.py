@@ -19,12 +19,12 @@ from voicestyle.face_networks import (
     read_vgg16,
 )
 from voicestyle.inversion.perceptual import PerceptualTerm
-from voicestyle.inversion.terms import IdentityTerm, PixelTerm, Term, pooled
+from voicestyle.inversion.terms import EdgeTerm, IdentityTerm, PixelTerm, Term, resized
 from voicestyle.precision import adapt_convolutions_
 
-# Of the stand-in. Pixels: at 10, both terms have similar gradients at the start of the demo generator's inversions.
-PIXEL_WEIGHT = 10.0
-STAND_IN_IDENTITY_WEIGHT = 1.0
+# Of the stand-ins, chosen by PSNR and by a face network that is in no loss (docs/bank.md). The factor of dlib's network
+# is above 1, because its embeddings of two people still have a cosine of 0.85.
+PIXEL_FACTOR, EDGE_FACTOR, DLIB_FACTOR = 10.0, 10.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LossFiles:
 class InversionLoss(nn.Module):
     """The weighted sum of terms: an objective of `voicestyle.engine`, whose figures are the terms without weights.
 
-    Images above 256 pixels are average-pooled to 256. `name` says which terms, networks and weights are used.
+    Images of another size than 256 pixels are resized. `name` says which terms, networks and weights are used.
     """
 
     def __init__(self, name: str, terms: Sequence[Term], network: FaceNetwork) -> None:
@@ -82,7 +82,7 @@ class InversionLoss(nn.Module):
 
     def forward(self, images: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Images [N, 3, S, S] and targets [N, ...] to the loss [N] and its terms [N, T]."""
-        images, rest = pooled(images), list(targets)
+        images, rest = resized(images), list(targets)
         loss, figures = images.new_zeros(len(images)), list[Tensor]()
         for term in self.terms:
             own, rest = rest[: len(term.targets)], rest[len(term.targets) :]
@@ -99,15 +99,15 @@ def load_loss(
 ) -> InversionLoss:
     """The published loss, LPIPS + (1 − ArcFace dot product), as far as its files are given.
 
-    Without `files.vgg`, pixels take the place of LPIPS; without `files.identity`, dlib's face-recognition network,
-    which npm downloads, that of ArcFace. VGG-16 and ArcFace compute in `dtype`.
+    Without `files.vgg`, pixels and edges take the place of LPIPS; without `files.identity`, dlib's face-recognition
+    network, which npm downloads, that of ArcFace. VGG-16 and ArcFace compute in `dtype`.
 
     Raises CheckpointError, OSError.
     """
     terms: list[Term] = []
     if files.vgg is None:
-        terms.append(PixelTerm(PIXEL_WEIGHT))
-        first = f"{PIXEL_WEIGHT:g} · squared difference of pixels"
+        terms += [PixelTerm(PIXEL_FACTOR), EdgeTerm(EDGE_FACTOR)]
+        first = f"{PIXEL_FACTOR:g} · squared difference of pixels + {EDGE_FACTOR:g} · difference of edges"
     else:
         linear = None
         if not files.unweighted:
@@ -116,8 +116,10 @@ def load_loss(
         adapt_convolutions_(terms[0], dtype)
         first = f"unweighted VGG-16 features ({files.vgg.name})" if linear is None else f"LPIPS ({files.vgg.name})"
     if files.identity is None:
-        network: FaceNetwork = fetch_dlib_resnet(cache)
+        network, factor = fetch_dlib_resnet(cache), DLIB_FACTOR
     else:
-        network = IrSe50.read(files.identity).to(dtype)
-    terms.append(IdentityTerm(network.to(memory_format=torch.channels_last)))  # pyright: ignore[reportCallIssue]
-    return InversionLoss(f"{first} + identity by {network.name}", terms, network).to(device)
+        network, factor = IrSe50.read(files.identity).to(dtype), 1.0
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    terms.append(IdentityTerm(network, factor))
+    name = f"{first} + {f'{factor:g} · ' if factor != 1 else ''}identity by {network.name}"
+    return InversionLoss(name, terms, network).to(device)

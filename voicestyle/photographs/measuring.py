@@ -44,7 +44,7 @@ def measure(detector: Detector, pixels: Pixels, scale: float, align: bool) -> Me
     figures = Figures(
         faces=sum(face.edge >= COUNTED_EDGE * largest.edge for face in faces),
         score=largest.score,
-        size=scale * (square.edge if align else min(pixels.shape[:2])),
+        size=float(scale * (square.edge if align else min(pixels.shape[:2]))),
         yaw=pose.yaw if pose else None,
         pitch=pose.pitch if pose else None,
         sharpness=sharpness(aligned),

@@ -1,6 +1,6 @@
 // Estimate sex and age of the face in each PNG with the age and sex network of @vladmandic/face-api.
 //
-//   npm install --ignore-scripts    once, in this folder or a copy of it (scripts/evaluate_demo.py does it)
+//   npm install --ignore-scripts    once, in this folder or a copy of it (`voicestyle evaluate generation` does it)
 //   node judge.mjs FACE.png ...     square images, aligned as in FFHQ
 //
 // Prints a JSON array, one object per file in the order of the arguments:

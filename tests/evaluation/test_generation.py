@@ -1,0 +1,349 @@
+"""Faces of recordings, the judge of sex and age, light, the figure, and the section of the report."""
+
+import io
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cmpc2 import decode
+from voicestyle.demo_bundle import ASSETS
+from voicestyle.evaluation.agreement import Agreement
+from voicestyle.evaluation.errors import EvaluationError
+from voicestyle.evaluation.figure import write_figure
+from voicestyle.evaluation.generate import FacePair, generate_pairs
+from voicestyle.evaluation.generation import GenerationEvaluation
+from voicestyle.evaluation.intervals import Bootstrap
+from voicestyle.evaluation.judge import JudgeError, Judgement, install_judge, judge_faces, judge_name
+from voicestyle.evaluation.light import Light
+from voicestyle.evaluation.page import read_report, write_report
+from voicestyle.evaluation.speakers import Recording, choose_recordings, held_out_speakers, read_speakers
+from voicestyle.face import Face
+from voicestyle.offline import generate_face
+from voicestyle.options import Options, Settings
+from voicestyle.pipeline import Pipeline
+
+ROOT = Path(__file__).parents[2]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def face(light: int) -> Face:
+    return Face(
+        image=png(np.full((64, 64, 3), light)),
+        settings=Settings(steps=1, seed=0, size=64),
+        trace=[0.5],
+        prototypes=[0],
+        largest_batch=1,
+        audio_seconds=1.0,
+        speech_seconds=1.0,
+        timings={},
+    )
+
+
+def test_agreement_counts_speakers_and_judged_faces():
+    agreement = Agreement.of(["F", "F", "F", "M"], ["F", "M", "F", "M"])
+    assert agreement.table == {"F": {"F": 2, "M": 1}, "M": {"F": 0, "M": 1}}
+    assert agreement.share == 0.75
+    assert "agreement 75.0%" in str(agreement)
+    with pytest.raises(ValueError, match="one face, received 1 and 0"):
+        Agreement.of(["F"], [])
+
+
+@pytest.fixture
+def fake_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`fake_command(name, script)`: put a shell script of that name first on PATH."""
+
+    def write(name: str, script: str) -> None:
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+
+    return write
+
+
+def test_judgements_come_in_the_order_of_the_faces(tmp_path: Path, fake_command):
+    rows = '[{"sex": "M", "probability": 0.98712, "age": 31.44}, {"sex": "F", "probability": 0.6, "age": 50}]'
+    fake_command("node", f"test $1 = judge.mjs || exit 1; echo '{rows}'")
+    faces = [Path("b.png"), Path("a.png")]
+    assert judge_faces(tmp_path, faces) == [Judgement("M", 0.987, 31.4), Judgement("F", 0.6, 50.0)]
+    with pytest.raises(JudgeError, match="all 3 faces; got 2 judgements"):
+        judge_faces(tmp_path, [*faces, Path("c.png")])
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo no such model >&2; exit 1", "node judge.mjs failed in .*no such model"),
+        ("echo warning", "must print a JSON array of judgements; got 'warning"),
+        ("""echo '[{"sex": "F"}]'""", "must print a JSON array of judgements"),
+        ("""echo '[{"sex": "F", "probability": null, "age": 3}]'""", "must print a JSON array of judgements"),
+    ],
+)
+def test_a_failing_judge_is_one_error(tmp_path: Path, fake_command, script: str, message: str):
+    fake_command("node", script)
+    with pytest.raises(JudgeError, match=message):
+        judge_faces(tmp_path, [Path("a.png")])
+
+
+def test_a_judge_without_node_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(JudgeError, match=r"needs node \(Node.js\) on PATH"):
+        judge_faces(tmp_path, [])
+
+
+def test_install_copies_the_program_and_runs_npm(tmp_path: Path, fake_command):
+    fake_command("npm", "echo $1 > called")
+    install_judge(tmp_path / "judge")
+    assert (tmp_path / "judge" / "called").read_text() == "install\n"
+    assert (tmp_path / "judge" / "judge.mjs").is_file()
+    versions = json.loads((tmp_path / "judge" / "package.json").read_text())["dependencies"].values()
+    assert all(version[0].isdigit() for version in versions)  # pinned
+    fake_command("npm", "echo no network >&2; exit 1")
+    with pytest.raises(JudgeError, match="npm install failed in .*no network"):
+        install_judge(tmp_path / "judge")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("npm") and shutil.which("node")), reason="needs Node.js with npm")
+def test_the_real_judge_tells_women_from_men(tmp_path: Path):
+    """The first faces of docs/images/first_last.jpg: four women in the first row, four men in the second.
+
+    The first woman's face is the one of 40 that the judge takes for a man (MODEL_CARD.md).
+    """
+    install_judge(tmp_path)
+    faces = []
+    with Image.open(ROOT / "docs" / "images" / "first_last.jpg") as sheet:
+        for i in range(8):
+            left, top = i % 4 * 336, i // 4 * 176
+            faces.append(tmp_path / f"{i}.png")
+            sheet.crop((left, top, left + 160, top + 160)).save(faces[-1])
+    judged = judge_faces(tmp_path, faces)
+    assert "".join(judgement.sex for judgement in judged) == "MFFFMMMM"
+    assert all(judgement.probability > 0.5 and 15 < judgement.age < 80 for judgement in judged)
+
+
+def test_a_first_face_is_the_face_before_the_optimisation(tiny_bundle, samples):
+    voices = [samples / "slt.wav", samples / "rms.wav", samples / "awb.wav"]
+    pipeline = Pipeline.load(tiny_bundle, capacity=2)
+    recordings = [Recording(voice, voice.stem, "F") for voice in voices]
+    pairs, skipped = generate_pairs(pipeline, recordings, iter, steps=4, size=32)
+    assert not skipped
+    assert len({pair.last.image for pair in pairs}) == 3
+    for voice, pair in zip(voices, pairs, strict=True):
+        assert pair.last.trace == generate_face(pipeline, voice, Options(steps=4, seed=0, size=32)).trace
+        assert pair.first.trace == pair.last.trace[:1]
+        assert (pair.first.settings.steps, pair.last.settings.steps) == (1, 4)
+        assert pair.first.image != pair.last.image
+
+
+def test_an_unusable_recording_is_left_out_and_named(tiny_bundle, samples, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear voice")
+    recordings = [
+        Recording(tmp_path / "letter.txt", "a", "F"),
+        Recording(tmp_path / "letter.txt", "a", "F", 1),
+        Recording(samples / "slt.wav", "b", "F"),
+    ]
+    pairs, skipped = generate_pairs(Pipeline.load(tiny_bundle), recordings, iter, steps=2, size=32)
+    assert [pair is None for pair in pairs] == [True, True, False]
+    assert set(skipped) == {"letter.txt", "letter.txt, half 1"}
+    assert all("audio must be in a format" in reason for reason in skipped.values())
+
+
+def test_the_halves_of_a_recording_are_all_of_it(samples):
+    whole = decode(samples / "slt.wav")
+    halves = [Recording(samples / "slt.wav", "a", "F", part) for part in (1, 2)]
+    assert [half.name for half in halves] == ["slt.wav, half 1", "slt.wav, half 2"]
+    parts = [decode(half.audio()) for half in halves]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert len(parts[0]) == len(whole) // 2
+    assert Recording(samples / "slt.wav", "a", "F").audio() == samples / "slt.wav"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """`table(row …)`: a folder with speakers.csv and an empty file for each row; returns the rows that are read."""
+
+    def write(*rows: str) -> list:
+        (tmp_path / "speakers.csv").write_text("\n".join(["file,speaker,sex", *rows]) + "\n")
+        for row in rows:
+            (tmp_path / row.split(",")[0]).touch()
+        return read_speakers(tmp_path / "speakers.csv")
+
+    return write
+
+
+def test_two_recordings_of_each_speaker_are_used(tmp_path, table):
+    listed = table("a1.wav,a,M", "b1.wav,b,F", "a2.wav,a,M", "a3.wav,a,M", "c1.wav,c,F")
+    chosen = choose_recordings(listed, tmp_path)
+    assert [(each.name, each.sex) for each in chosen] == [
+        ("b1.wav, half 1", "F"),
+        ("b1.wav, half 2", "F"),
+        ("c1.wav, half 1", "F"),
+        ("c1.wav, half 2", "F"),
+        ("a1.wav", "M"),
+        ("a2.wav", "M"),
+    ]
+    chosen = choose_recordings(listed, tmp_path, halves=False, per_sex=1)
+    assert [each.name for each in chosen] == ["b1.wav", "a1.wav", "a2.wav"]
+    (tmp_path / "c1.wav").unlink()
+    with pytest.raises(EvaluationError, match=r"must contain the recording c1.wav, and does not"):
+        choose_recordings(listed, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "must have at least one row"),
+        (["a.wav,a,x"], "line 2: must have a file, a speaker and F or M"),
+        (["a.wav,,F"], "line 2: must have a file, a speaker and F or M"),
+        (["a.wav,a,F", "b.wav,a,M"], "line 3: a speaker must have one sex, received both for a"),
+    ],
+)
+def test_bad_tables_of_speakers(table, rows, message):
+    with pytest.raises(EvaluationError, match=message):
+        table(*rows)
+
+
+def test_other_tables_of_speakers_are_errors(tmp_path):
+    with pytest.raises(EvaluationError, match=r"speakers.csv must be a table file,speaker,sex .* it does not exist"):
+        read_speakers(tmp_path / "speakers.csv")
+    (tmp_path / "speakers.csv").write_text("path,who\n")
+    with pytest.raises(EvaluationError, match=r"must have the columns file, speaker, sex, received \['path', 'who'\]"):
+        read_speakers(tmp_path / "speakers.csv")
+
+
+def test_the_demo_has_twenty_held_out_speakers_of_each_sex():
+    listed = held_out_speakers(ASSETS)
+    assert sorted(row.sex for row in listed) == ["F"] * 20 + ["M"] * 20
+    assert len({row.speaker for row in listed}) == 40
+
+
+def test_light():
+    pixels = np.full((100, 100, 3), 10)
+    pixels[50:66, 33:50] = (200, 100, 50)
+    pixels[50:66, 50:67] = 40
+    light = Light.of(png(pixels))
+    left = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+    assert light.skin == pytest.approx((left + 40) / 2)
+    assert light.side == pytest.approx(left - 40)
+    assert light.brightness == pytest.approx(10 + 0.16 * 0.17 * (left - 10 + 30))
+
+
+class FakeRecogniser:
+    """The mean colour of the quarters of an image, as a unit vector."""
+
+    name = "mean colours"
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        assert tuple(images.shape[1:]) == (3, 256, 256)
+        return torch.nn.functional.normalize(torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1))
+
+
+def fake_judge(faces):
+    """Takes every second face, which is a last one, for a man's."""
+    assert all(face.is_file() for face in faces)
+    return [Judgement("FM"[i % 2], 0.9, 30.0 + i) for i in range(len(faces))]
+
+
+@pytest.fixture
+def recordings(samples):
+    """Halves of three recordings, of two sexes."""
+    people = (("slt", "F"), ("rms", "M"), ("awb", "M"))
+    return [Recording(samples / f"{name}.wav", name, sex, part) for name, sex in people for part in (1, 2)]
+
+
+@pytest.fixture
+def evaluation(tiny_bundle, tmp_path):
+    return GenerationEvaluation(
+        tiny_bundle,
+        tmp_path / "out",
+        FakeRecogniser(),
+        fake_judge,
+        "a fake",
+        Bootstrap(100),
+        bank_faces=4,
+        figure=tmp_path / "figure.jpg",
+        steps=3,
+    )
+
+
+def test_the_section_of_generated_faces(evaluation, recordings, tmp_path):
+    section = evaluation.run(recordings)
+    assert (section.bundle, section.steps, section.face_seed, section.speakers) == ("tiny@7", 3, 0, 3)
+    assert section.networks.loss == "voice and face encoder of tiny@7"
+    assert (section.networks.recogniser, section.networks.sex_and_age) == ("mean colours", "a fake")
+    rows = section.rows
+    assert [row.recording for row in rows] == [recording.name for recording in recordings]
+    for which, found in enumerate((section.similarity.first, section.similarity.last)):
+        assert found.value == pytest.approx(np.mean([row.similarity[which] for row in rows]))
+    assert section.sex is not None
+    assert section.sex.first.table == {"F": {"F": 2, "M": 0}, "M": {"F": 4, "M": 0}}
+    assert section.sex.last.table == {"F": {"F": 0, "M": 2}, "M": {"F": 0, "M": 4}}
+    assert section.sex.last.agreement.value == pytest.approx(4 / 6)
+    assert section.sex.youngest == 31
+    changes = np.array([row.skin[1] - row.skin[0] for row in rows])
+    assert section.skin.mean.value == pytest.approx(changes.mean())
+    assert section.skin.mean_absolute.value == pytest.approx(np.abs(changes).mean())
+    assert section.skin.largest_absolute == pytest.approx(np.abs(changes).max())
+    assert section.consistency is not None
+    assert (section.consistency.speakers, section.consistency.halves) == (3, True)
+    assert section.consistency.nearest_chance == pytest.approx(1 / 5)
+    assert section.diversity.bank_faces == len(list((tmp_path / "out" / "faces").glob("bank_*.png"))) == 4
+    assert -1 <= section.diversity.between_bank_faces_of_one_sex <= 1
+    assert section.diversity.distinct_prototype_sets == len({tuple(sorted(row.prototypes)) for row in rows})
+    for row in rows:
+        for file in row.files:
+            assert Image.open(tmp_path / "out" / file).size == (64, 64)
+    for row, recording in zip(rows, recordings, strict=True):
+        assert Light.of((tmp_path / "out" / row.files[1]).read_bytes()).skin == pytest.approx(row.skin[1])
+        assert recording.sex == row.sex
+    assert Image.open(tmp_path / "figure.jpg").size[0] > 0
+
+
+@pytest.mark.long
+def test_a_report_is_read_as_it_was_written_and_the_same_run_gives_the_same_bytes(evaluation, recordings, tmp_path):
+    page = write_report(tmp_path / "out", generation=evaluation.run(recordings))
+    first = (tmp_path / "out" / "report.json").read_bytes(), page.read_bytes()
+    generation = read_report(tmp_path / "out").generation
+    assert generation is not None
+    assert generation.rows[0].judged == (Judgement("F", 0.9, 30.0), Judgement("M", 0.9, 31.0))
+    write_report(tmp_path / "out", generation=evaluation.run(recordings))
+    assert ((tmp_path / "out" / "report.json").read_bytes(), page.read_bytes()) == first
+
+
+def test_one_face_has_neither_consistency_nor_intervals(evaluation, recordings):
+    section = replace(evaluation, judge=None).run(recordings[:1])
+    assert (section.consistency, section.sex, section.networks.sex_and_age) == (None, None, None)
+    assert section.diversity.between_speakers is None
+    assert section.similarity.last.low is None
+
+
+def test_no_usable_recording_is_an_error(evaluation, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear voice")
+    with pytest.raises(EvaluationError, match=r"at least one recording must be usable, received: .*letter.txt"):
+        evaluation.run([Recording(tmp_path / "letter.txt", "a", "F")])
+
+
+def test_the_judge_is_named_with_its_version():
+    assert judge_name() == "age and sex network of @vladmandic/face-api 1.7.15"
+
+
+def test_the_figure_puts_first_faces_left_of_last_faces(tmp_path: Path):
+    write_figure(tmp_path / "figure.jpg", [FacePair(face(0), face(255))] * 8, edge=40)
+    sheet = np.asarray(Image.open(tmp_path / "figure.jpg").convert("L"))
+    assert sheet.shape == (2 * 44 - 4, 4 * 84 - 4)
+    assert sheet[20, 20] < 10
+    assert sheet[20, 60] > 245

@@ -1,0 +1,223 @@
+"""`voicestyle evaluate`: measure encoders by the published protocols, and the faces of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from tqdm import tqdm
+
+from voicestyle.cli.devices import usable_device
+from voicestyle.demo_bundle import ASSETS
+from voicestyle.evaluation.errors import EvaluationError
+from voicestyle.precision import CHOICES, choose_dtype
+
+if TYPE_CHECKING:
+    from voicestyle.evaluation.embeddings import Embeddings
+    from voicestyle.evaluation.encoders import Encoders
+
+PATH = click.Path(path_type=Path)
+OUTPUT = Path("evaluation")
+CACHE = Path(".cache/evaluation")
+JUDGE = Path(".cache/face_judge")
+NEEDED = ("jinja2", "matplotlib", "scipy", "sklearn")
+
+output_option = click.option(
+    "-o", "--output", default=OUTPUT, show_default=True, type=PATH, help="Folder for report.json and report.html."
+)
+resamples_option = click.option(
+    "--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Resampled sets for the intervals."
+)
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 …")
+
+
+@click.group()
+def evaluate() -> None:
+    """Measure encoders by the published protocols, and the faces of a bundle.
+
+    Both commands write report.json and report.html into one folder; each replaces its own part.
+    """
+
+
+@evaluate.command()
+@click.argument("lists", nargs=-1, required=True, type=PATH)
+@click.option("--voices", required=True, type=PATH, help="Folder of recordings or log-mels, or a .npz of embeddings.")
+@click.option("--faces", required=True, type=PATH, help="Folder of images, or a .npz of embeddings.")
+@click.option("--bundle", type=PATH, help="Bundle whose encoders embed the folders.")
+@click.option("--cmpc", type=PATH, help='CMPC checkpoint, {"model": …}, whose encoders embed the folders.')
+@click.option("--face-size", default=224, show_default=True, type=click.IntRange(32), help="Input of --cmpc in pixels.")
+@click.option("--people", type=PATH, help="vox1_meta.csv: also evaluates the groups within unrestricted lists.")
+@click.option(
+    "--one-to-n", default=0, type=click.IntRange(0, 100), help="Also 1:3 … 1:N matching, with drawn candidates."
+)
+@click.option("--skip-missing", is_flag=True, help="Leave out trials whose files are missing or unusable.")
+@click.option("--cache", default=CACHE, show_default=True, type=PATH, help="Folder of computed embeddings.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of resampling and drawn candidates."
+)
+@resamples_option
+@device_option
+@output_option
+def recognition(
+    lists: tuple[Path, ...],
+    voices: Path,
+    faces: Path,
+    bundle: Path | None,
+    cmpc: Path | None,
+    face_size: int,
+    people: Path | None,
+    one_to_n: int,
+    skip_missing: bool,
+    cache: Path,
+    seed: int,
+    resamples: int,
+    device: str,
+    output: Path,
+) -> None:
+    """Matching, verification and retrieval with LISTS, as published with CMPC.
+
+    The first line of a list tells its protocol. docs/evaluation.md shows the formats.
+    """
+    _check_extra()
+    from voicestyle.evaluation.embeddings import read_embeddings
+    from voicestyle.evaluation.encoders import embed_folder
+    from voicestyle.evaluation.intervals import Bootstrap
+    from voicestyle.evaluation.lists import read_list
+    from voicestyle.evaluation.page import write_report
+    from voicestyle.evaluation.people import read_people
+    from voicestyle.evaluation.recognition import check_lists, evaluate_lists, keys_of
+    from voicestyle.evaluation.trials import Features
+
+    read = [read_list(path) for path in lists]
+    check_lists(read)
+    table = read_people(people) if people else None
+    encoders: Encoders | None = None
+    if not (voices.suffix == ".npz" and faces.suffix == ".npz"):
+        encoders = _encoders(bundle, cmpc, face_size, usable_device(device))
+
+    def embeddings(kind: str, source: Path, keys: Sequence[str]) -> Embeddings:
+        if source.suffix == ".npz" or not encoders:
+            return read_embeddings(source)
+        return embed_folder(encoders, source, kind, keys, cache, lambda keys: tqdm(keys, f"embedding {kind}s"))
+
+    voice_keys, face_keys = keys_of(read)
+    features = Features(
+        embeddings("voice", voices, voice_keys), embeddings("face", faces, face_keys), skip_missing=skip_missing
+    )
+    section = evaluate_lists(read, features, Bootstrap(resamples, seed), people=table, one_to_n=one_to_n)
+    report = write_report(output, recognition=section)
+    for matching in section.matching:
+        group = f"{matching.group or '–'}{' (derived)' if matching.derived else ''}"
+        click.echo(f"{matching.list}  {matching.direction}  {group}  1:{matching.candidates}  {matching.accuracy}")
+    for verification in section.verification:
+        group = f"{verification.group or '–'}{' (derived)' if verification.derived else ''}"
+        click.echo(f"{verification.list}  {group}  AUC {verification.auc}  EER {verification.eer}")
+    for retrieval in section.retrieval:
+        click.echo(f"{retrieval.direction}  mAP {retrieval.mean_average_precision}  chance {retrieval.chance:.3f}")
+    click.echo(f"full report: {report}")
+
+
+@evaluate.command()
+@click.option("--voices", required=True, type=PATH, help="Folder of recordings, with speakers.csv (file,speaker,sex).")
+@click.option("--speakers", type=PATH, help="Another table of the recordings.  [default: speakers.csv in --voices]")
+@click.option("--held-out", is_flag=True, help="Only the speakers that the demo's training held out, without a table.")
+@click.option("--per-sex", type=click.IntRange(1), help="The first speakers of each sex.  [default: all]")
+@click.option(
+    "--halves/--no-halves", default=True, show_default=True, help="Split the recording of a speaker who has only one."
+)
+@click.option("--bundle", default=Path("bundles/demo"), show_default=True, type=PATH, help="The bundle to evaluate.")
+@click.option("--steps", type=click.IntRange(1), help="Optimisation steps.  [default: the bundle's]")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every face and of resampling.")
+@click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Slots in the batch.")
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(CHOICES), help="As in generate.")
+@click.option(
+    "--judge", default=JUDGE, show_default=True, type=PATH, help="Folder for the judge of sex (330 MB, by npm)."
+)
+@click.option("--no-judge", is_flag=True, help="Leave out sex agreement, for which Node.js is needed.")
+@click.option("--figure", type=PATH, help="JPEG to write with first and last faces of eight speakers.")
+@resamples_option
+@device_option
+@output_option
+def generation(
+    voices: Path,
+    speakers: Path | None,
+    held_out: bool,
+    per_sex: int | None,
+    halves: bool,
+    bundle: Path,
+    steps: int | None,
+    seed: int,
+    batch: int,
+    dtype: str,
+    judge: Path,
+    no_judge: bool,
+    figure: Path | None,
+    resamples: int,
+    device: str,
+    output: Path,
+) -> None:
+    """Generate faces of a folder of recordings and measure them.
+
+    Similarity, sex agreement, speaker consistency, diversity, and drift of skin and light.
+    """
+    _check_extra()
+    from voicestyle.evaluation.generation import GenerationEvaluation
+    from voicestyle.evaluation.intervals import Bootstrap
+    from voicestyle.evaluation.judge import install_judge, judge_faces, judge_name
+    from voicestyle.evaluation.page import write_report
+    from voicestyle.evaluation.speakers import choose_recordings, held_out_speakers, read_speakers
+    from voicestyle.face_networks import fetch_mobileface
+
+    listed = held_out_speakers(ASSETS) if held_out else read_speakers(speakers or voices / "speakers.csv")
+    recordings = choose_recordings(listed, voices, halves=halves, per_sex=per_sex)
+    used = usable_device(device)
+    if not no_judge:
+        install_judge(judge)
+    evaluation = GenerationEvaluation(
+        bundle=bundle,
+        output=output,
+        recogniser=fetch_mobileface(),
+        judge=None if no_judge else lambda faces: judge_faces(judge, faces),
+        judge_name=judge_name(),
+        bootstrap=Bootstrap(resamples, seed),
+        figure=figure,
+        steps=steps,
+        seed=seed,
+        device=used,
+        dtype=choose_dtype(dtype, used),
+        capacity=batch,
+    )
+
+    def progress(numbers: range) -> Iterable[int]:
+        return tqdm(numbers, "generating faces")
+
+    section = evaluation.run(recordings, progress)
+    report = write_report(output, generation=section)
+    for name, reason in section.skipped.items():
+        click.echo(f"skipped {name}: {reason}", err=True)
+    click.echo(f"similarity  first {section.similarity.first}  last {section.similarity.last}")
+    if section.sex:
+        click.echo(f"sex agreement  first {section.sex.first.agreement}  last {section.sex.last.agreement}")
+    if found := section.consistency:
+        click.echo(f"same speaker or not  AUC {found.auc}  cosine between speakers {found.between_speakers}")
+        click.echo(f"nearest face is the same speaker's  {found.nearest}  chance {found.nearest_chance:.3f}")
+    click.echo(f"skin luminance  mean change {section.skin.mean}  absolute {section.skin.mean_absolute}")
+    click.echo(f"full report: {report}")
+
+
+def _encoders(bundle: Path | None, cmpc: Path | None, face_size: int, device: str) -> Encoders:
+    from voicestyle.evaluation.encoders import bundle_encoders, checkpoint_encoders
+
+    if bundle and not cmpc:
+        return bundle_encoders(bundle, device)
+    if cmpc and not bundle:
+        return checkpoint_encoders(cmpc, face_size, device)
+    raise click.UsageError("folders of recordings and images need the encoders of either --bundle or --cmpc")
+
+
+def _check_extra() -> None:
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise EvaluationError(f"this command needs {', '.join(missing)}: pip install 'voicestyle[evaluate]'")
