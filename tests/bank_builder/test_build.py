@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.fake_bank_tools import fake_toolbox, write_photographs
+from tests.support.fake_bank_tools import fake_toolbox, open_fakes, write_photographs
 from voicestyle.bank_builder import BankError, BankOptions, build_bank, rewrite_report
+from voicestyle.bank_builder.executors import Toolbox
 from voicestyle.bank_builder.folder import BankFolder
 from voicestyle.bundle import sha256
 from voicestyle.inverted_latents import read_latents
@@ -213,6 +214,24 @@ def test_a_damaged_or_foreign_shard_is_an_error(photographs, tmp_path):
 def test_a_folder_without_a_build_has_no_report(tmp_path):
     with pytest.raises(BankError, match="must be the folder of a bank build"):
         rewrite_report(tmp_path)
+
+
+def test_tools_are_made_with_the_threads_of_the_shards(photographs, tmp_path):
+    """The mean latent is a sum, whose rounding depends on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen = []
+
+    def open_tools(files):
+        seen.append(torch.get_num_threads())
+        return open_fakes(files)
+
+    try:
+        build(photographs, tmp_path, Toolbox(open_tools, {}), threads=2)
+        seen.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2, 3]
 
 
 def test_w_plus_gives_a_latent_for_each_layer(tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from voicestyle import __version__
 from voicestyle.bank_builder.errors import BankError
-from voicestyle.bank_builder.executors import Toolbox, run_here, run_in_processes
+from voicestyle.bank_builder.executors import Toolbox, run_here, run_in_processes, torch_threads
 from voicestyle.bank_builder.folder import BankFolder
 from voicestyle.bank_builder.merge import BankDescription, merge
 from voicestyle.bank_builder.networks import make_toolbox
@@ -84,7 +84,7 @@ def build_bank(options: BankOptions, progress: Progress = ignore, toolbox: Toolb
         OSError: a path that cannot be opened.
     """
     folder = BankFolder(options.output)
-    with folder.locked():
+    with folder.locked(), torch_threads(options.threads):
         sources = find_sources(options.photographs, options.csv, options.frames)
         if toolbox is not None:
             tools = toolbox.open()
@@ -141,7 +141,7 @@ def _executor(options: BankOptions, toolbox: Toolbox, tools: Tools) -> Executor:
         return lambda tasks, _: run_on_ray(tasks, toolbox, options.ray or LOCAL, options.workers, gpus)
     if options.workers > 1:
         return lambda tasks, _: run_in_processes(tasks, toolbox, options.workers)
-    return lambda tasks, on_result: run_here(tasks, tools, options.threads, on_result)
+    return lambda tasks, on_result: run_here(tasks, tools, on_result)
 
 
 def _run_missing(folder: BankFolder, plan: Plan, sources: Sources, execute: Executor, progress: Progress) -> None:

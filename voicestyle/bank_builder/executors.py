@@ -7,9 +7,10 @@ folder's lock writes them, so that workers never touch the folder.
 import multiprocessing as mp
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -39,17 +40,21 @@ class Toolbox:
         return self.open_tools(self.files)
 
 
-def run_here(
-    tasks: Iterable[ShardTask], tools: Tools, threads: int, on_result: Callable[[], None]
-) -> Iterator[tuple[int, bytes]]:
-    """Run the tasks in this process, one after the other. on_result: called for every photograph."""
+@contextmanager
+def torch_threads(count: int) -> Generator[None]:
+    """Let torch use `count` threads in this process, for the tools as well as for the shards."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(count)
     try:
-        for task in tasks:
-            yield task.number, run_shard(task, tools, on_result)
+        yield
     finally:
         torch.set_num_threads(before)
+
+
+def run_here(tasks: Iterable[ShardTask], tools: Tools, on_result: Callable[[], None]) -> Iterator[tuple[int, bytes]]:
+    """Run the tasks in this process, one after the other. on_result: called for every photograph."""
+    for task in tasks:
+        yield task.number, run_shard(task, tools, on_result)
 
 
 def run_in_processes(tasks: Iterable[ShardTask], toolbox: Toolbox, workers: int) -> Iterator[tuple[int, bytes]]:

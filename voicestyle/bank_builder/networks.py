@@ -58,7 +58,7 @@ def open_tools(options: BankOptions, files: Mapping[str, Path]) -> Tools:
     """Load the tools from `files`, by the names that `make_toolbox` gives them.
 
     Raises:
-        BankError: the options do not fit the generator or the photographs' detector.
+        PhotographError: the detector is not installed.
         BundleError, CheckpointError: an invalid weight file.
         OSError: a path that cannot be opened.
     """
