@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from voicestyle.evaluation.intervals import Estimate
 from voicestyle.evaluation.report import Consistency, Generation, MatchingResult, VerificationResult
 
+_ORDER = ("U", "G", "N", "GN", "A", "GNA")
 BLUE, ORANGE, GREY = "#2a6fb0", "#d9772b", "#8a8f98"
 
 
@@ -19,7 +20,7 @@ def matching_plot(results: Sequence[MatchingResult]) -> str:
     """Accuracy of 1:2 matching by group and direction, with intervals and the chance level."""
     figure, axes = _figure(7, 3.2)
     directions = list(dict.fromkeys(result.direction for result in results))
-    groups = list(dict.fromkeys(_group(result) for result in results))
+    groups = sorted({_group(result) for result in results}, key=_place)
     for number, (direction, colour) in enumerate(zip(directions, (BLUE, ORANGE), strict=False)):
         shift = 0.2 * (number - (len(directions) - 1) / 2)
         of_direction = [result for result in results if result.direction == direction]
@@ -57,7 +58,7 @@ def one_to_n_plot(results: Sequence[MatchingResult]) -> str:
 def roc_plot(results: Sequence[VerificationResult]) -> str:
     """The ROC curves of verification lists."""
     figure, axes = _figure(4.6, 4.2)
-    for result in results:
+    for result in sorted(results, key=lambda result: _place(_group(result))):
         rates = np.linspace(0, 1, len(result.roc))
         axes.plot(rates, result.roc, label=f"{_group(result)}: AUC {result.auc.value:.3f}", linewidth=1.5)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
@@ -137,6 +138,12 @@ def _legend(axes: Axes) -> None:
 
 def _group(result: MatchingResult | VerificationResult) -> str:
     return f"{result.group or result.list}{'*' if result.derived else ''}"
+
+
+def _place(label: str) -> tuple[bool, int, str]:
+    """Where a label stands: groups of lists in their usual order, then groups selected from them, then other lists."""
+    group = label.rstrip("*")
+    return label.endswith("*"), _ORDER.index(group) if group in _ORDER else len(_ORDER), label
 
 
 def _data_url(figure: Figure) -> str:
