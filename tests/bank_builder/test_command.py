@@ -10,7 +10,7 @@ from tests.support.fake_bank_tools import fake_toolbox, write_photographs
 from voicestyle.bank_builder import BankOptions, Counts
 from voicestyle.cli import main
 from voicestyle.cli.bank import bank
-from voicestyle.cli.bank_flags import _Bar
+from voicestyle.cli.bank_flags import PhotographBar
 from voicestyle.photographs import Gates
 
 
@@ -73,7 +73,7 @@ def test_gates_go_to_the_plan(run, tmp_path):
 
 
 def test_the_bar_has_the_rate_of_this_run(capsys):
-    bar = _Bar()
+    bar = PhotographBar()
     bar.close()
     for done in (60, 61, 80):
         bar(Counts(100, done, kept=done - 60, rejected=1, resumed=60))
