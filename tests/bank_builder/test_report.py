@@ -90,7 +90,7 @@ def test_every_photograph_has_a_row_and_details(page):
 
 def test_totals_loss_detector_and_gates_are_said(page, built):
     text = " ".join(page.text.split())
-    for said in ("fake loss", "fake detector", "max yaw 25.0", "min score as the detector's", "sharpness"):
+    for said in ("fake loss", "fake detector", "max yaw 25.0", "min score of the detector", "sharpness"):
         assert said in text
     photographs = built.description.photographs
     assert f"{photographs.kept} kept" in text

@@ -46,11 +46,11 @@ def write_report(folder: BankFolder, plan: Plan, description: BankDescription) -
         detector=description.detector,
         replacement=description.settings.get("replacement"),
         gates=[
-            (name.removeprefix(GATE).replace("_", " "), "as the detector's" if value is None else value)
+            (name.removeprefix(GATE).replace("_", " "), "of the detector" if value is None else value)
             for name, value in sorted(description.settings.items())
             if name.startswith(GATE)
         ],
-        settings=sorted(description.settings.items()),
+        settings=[(name, "–" if value is None else value) for name, value in sorted(description.settings.items())],
         photographs=description.photographs,
         videos=description.videos,
         reasons=reasons,
