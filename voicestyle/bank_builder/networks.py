@@ -68,7 +68,7 @@ def open_tools(options: BankOptions, files: Mapping[str, Path]) -> Tools:
     loss = load_loss(loss_files, options.device, dtype, cached[0] if cached else options.cache)
     generator = _open_generator(files[GENERATOR], options, dtype)
     inverter = Inverter(generator, loss, options.inversion, batch=options.batch, device=options.device)
-    judge = PhotographJudge(options.detector, options.gates)
+    judge = PhotographJudge(options.detector, options.gates, align=options.align)
     chooser = None
     if options.csv is not None:
         network: FaceNetwork = loss.network

@@ -22,8 +22,8 @@ class BankOptions:
     Frontal replacement: csv, the published list of videos; frames, a folder with `NAME/1.6/VIDEO/*.jpg`; clip, OpenAI's
     ViT-B/32, without which the identity network compares photographs and frames.
 
-    detector, gates: as in `voicestyle.photographs.PhotographJudge`. w_plus: one latent [L, 512] for each photograph in
-    place of [512]. steps, seed: of the inversion. dtype: of the generator. device: a torch device.
+    detector, align, gates: as in `voicestyle.photographs.PhotographJudge`. w_plus: one latent [L, 512] for each
+    photograph in place of [512]. steps, seed: of the inversion. dtype: of the generator. device: a torch device.
 
     batch: photographs that are inverted at once; None for the default of `voicestyle.inversion.Inverter`. shard_size:
     photographs of a shard, which is the work that an interruption loses. workers: processes on this machine. threads:
@@ -46,6 +46,7 @@ class BankOptions:
     frames: Path | None = None
     clip: Path | None = None
     detector: str = "auto"
+    align: bool = True
     gates: Gates = field(default_factory=Gates)
     w_plus: bool = False
     steps: int = 300
@@ -89,7 +90,7 @@ class BankOptions:
 
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """The options that the bank's bytes depend on, by name; a gate is `gates.NAME`. No path is among them."""
-        names = ("w_plus", "steps", "seed", "dtype", "threads")
+        names = ("align", "w_plus", "steps", "seed", "dtype", "threads")
         gates = {f"gates.{gate.name}": getattr(self.gates, gate.name) for gate in fields(self.gates)}
         device = "cuda" if self.uses_cuda else "cpu"
         return {name: getattr(self, name) for name in names} | gates | {"device": device}

@@ -51,6 +51,7 @@ def inversion_flags(command: Command[T]) -> Command[T]:
         click.option("--identity", type=FILE, help="model_ir_se50.pth, for the identity loss."),
         click.option("--cache", default=BankOptions.cache, show_default=True, type=FILE, help="Of downloaded weights."),
         click.option("--detector", default=BankOptions.detector, show_default=True, help="auto, dlib or yunet."),
+        click.option("--align/--no-align", default=True, help="--no-align for aligned faces: only resize and crop."),
         *(_gate_flag(gate) for gate in fields(Gates)),
         click.option("--w-plus", is_flag=True, help="A latent row for each layer, [L, 512] in place of [512]."),
         click.option("--steps", default=BankOptions.steps, show_default=True, help="Steps of the inversion."),
