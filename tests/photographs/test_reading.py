@@ -130,6 +130,26 @@ def test_a_transparent_picture_lies_on_white(tmp_path):
     assert (read_picture(save(image, tmp_path / "a.png")).pixels == 255).all()
 
 
+@pytest.mark.filterwarnings("ignore:Metadata Warning:UserWarning")
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "gif", "tif", "bmp"])
+def test_damaged_bytes_never_raise_anything_else(extension, tmp_path):
+    content = save(IMAGE, tmp_path / f"whole.{extension}").read_bytes()
+    random = np.random.default_rng(1)
+    path = tmp_path / f"a.{extension}"
+    reasons = set()
+    for _ in range(60):
+        damaged = bytearray(content[: random.integers(8, len(content) + 1)])
+        for at in random.integers(8, max(9, min(len(damaged), 300)), 3):
+            damaged[min(at, len(damaged) - 1)] = random.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            assert read_picture(path).pixels.dtype == np.uint8
+        except UnusablePicture as error:
+            reasons.add(str(error))
+    assert reasons
+    assert not [reason for reason in reasons if "\n" in reason]
+
+
 @pytest.mark.parametrize("extension", ["png", "tif", "jpg"])
 def test_the_exif_orientation_is_applied(extension, tmp_path):
     exif = Image.Exif()

@@ -57,7 +57,7 @@ class Detector(Protocol):
         ...
 
     def refine(self, pixels: Pixels, face: Face) -> Face:
-        """The same face with better landmarks where the detector has any."""
+        """The same face with landmarks of smaller errors."""
         ...
 
     def square(self, face: Face) -> Square:
@@ -65,17 +65,13 @@ class Detector(Protocol):
         ...
 
 
-def resized(pixels: Pixels, longest: int) -> tuple[Pixels, float]:
-    """The picture with a longest side of `longest`, and pixels of it per pixel of the original."""
-    scale = longest / max(pixels.shape[:2])
+def clamped(pixels: Pixels, least: int, most: int) -> tuple[Pixels, float]:
+    """The picture with its longest side between two limits, and pixels of it per pixel of the original."""
+    longest = max(pixels.shape[:2])
+    scale = min(max(longest, least), most) / longest
     size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return cv2.resize(pixels, size, interpolation=method).astype(np.uint8, copy=False), scale
-
-
-def clamped(pixels: Pixels, least: int, most: int) -> tuple[Pixels, float]:
-    """The picture with its longest side between two limits, and pixels of it per pixel of the original."""
-    return resized(pixels, min(max(max(pixels.shape[:2]), least), most))
 
 
 def original(points: Points, scale: float) -> Points:
