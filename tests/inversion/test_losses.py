@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from voicestyle.errors import CheckpointError
-from voicestyle.inversion import IdentityLoss, IdentityNet, PerceptualLoss
+from voicestyle.face_networks import IrSe50
+from voicestyle.inversion import IdentityLoss, PerceptualLoss
 from voicestyle.inversion.perceptual import STAGES
 
 
@@ -46,23 +47,23 @@ def test_weights_that_do_not_fit_are_named(vgg):
         PerceptualLoss(short, None)
     with pytest.raises(CheckpointError, match="the linear layers of LPIPS must have shapes"):
         PerceptualLoss(vgg, [torch.ones(1, 64, 1, 1)])
-    with pytest.raises(CheckpointError, match="the weights do not fit an IR-SE50"):
-        IdentityNet.from_state_dict({})
+    with pytest.raises(CheckpointError, match="must be the state dict of an IR-SE50"):
+        IrSe50.from_state_dict({})
 
 
 def test_identity_needs_images_of_256_pixels():
-    loss = IdentityLoss(IdentityNet().eval())
+    loss = IdentityLoss(IrSe50().eval())
     with pytest.raises(ValueError, match=r"images must be \[N, 3, 256, 256\], got \[1, 3, 224, 224\]"):
         loss.embed(images(1, 224))
 
 
 def test_an_identity_file_is_read_back(tmp_path):
     torch.manual_seed(2)
-    network = IdentityNet().eval()
+    network = IrSe50().eval()
     torch.save(network.state_dict(), tmp_path / "model_ir_se50.pth")
     faces = images(1, 112)
     with torch.no_grad():
-        torch.testing.assert_close(IdentityNet.read(tmp_path / "model_ir_se50.pth")(faces), network(faces))
+        torch.testing.assert_close(IrSe50.read(tmp_path / "model_ir_se50.pth")(faces), network(faces))
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match=r"broken.pth must be a torch file of plain tensors"):
-        IdentityNet.read(tmp_path / "broken.pth")
+        IrSe50.read(tmp_path / "broken.pth")

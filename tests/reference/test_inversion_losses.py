@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from voicestyle.inversion import IdentityLoss, IdentityNet, PerceptualLoss
+from voicestyle.face_networks import IrSe50
+from voicestyle.inversion import IdentityLoss, PerceptualLoss
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -48,7 +49,7 @@ def test_lpips_and_its_gradient(reference, images, expected):
 
 
 def test_identity_and_its_gradient(reference, images, expected):
-    loss = IdentityLoss(IdentityNet.from_state_dict(reference.state_dict("ir_se50")).double())
+    loss = IdentityLoss(IrSe50.from_state_dict(reference.state_dict("ir_se50")).double())
     target, other = images[0], images[1].clone().requires_grad_()
     assert_close(loss.embed(other).detach(), expected("identity"))
     distance = loss(other, loss.embed(target))

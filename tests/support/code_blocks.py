@@ -109,7 +109,7 @@ class PageRunner:
 
     def run_voicestyle(self, arguments):
         for word in arguments:
-            if re.fullmatch(r"[\w.-]+\.(wav|flac|pt|tar|csv|npy|txt)", word):
+            if re.fullmatch(r"[\w.-]+\.(wav|flac|mp4|pt|tar|csv|npy|txt)", word):
                 (self.folder / word).touch()
         expanded = [sorted(map(str, self.folder.glob(word))) if "*" in word else [word] for word in arguments]
         done = CliRunner().invoke(main, [word for words in expanded for word in words])

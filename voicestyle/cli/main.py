@@ -8,6 +8,7 @@ from voicestyle import __version__
 from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.evaluate import evaluate
 from voicestyle.cli.generate import generate
+from voicestyle.cli.media import frames, log_mels
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
@@ -45,5 +46,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive, evaluate):
+for command in (generate, request, serve, bundle, archive, frames, log_mels, evaluate):
     main.add_command(command)

@@ -1,8 +1,8 @@
 """dlib's face-recognition network (2017): a ResNet with 29 convolutions, trained with a metric loss.
 
 The architecture follows dlib's published definition of the network, from the example program
-`dnn_face_recognition_ex`; the weights are those that the npm package `@vladmandic/face-api` ships: dlib's own, which are
-in the public domain (CC0), stored in 8 bits. dlib's affine layers are folded into the convolutions before them.
+`dnn_face_recognition_ex`. The npm package `@vladmandic/face-api` ships dlib's own weights, which are in the public
+domain (CC0), most of them in 8 bits. dlib's affine layers are folded into the convolutions before them.
 """
 
 import json
@@ -18,13 +18,13 @@ from voicestyle.face_networks.network import FaceNetwork, per_channel, resize
 from voicestyle.face_networks.npm_package import DEFAULT_CACHE, NpmPackage, fetch_files
 from voicestyle.face_networks.tfjs_weights import read_weights, to_convolution
 
-# dlib crops a face by its landmarks; this is that crop's mean position in the FFHQ alignment.
+# dlib crops a face by its landmarks; this crop of an aligned one gives the nearest descriptors (docs/face_networks.md).
 CROP = (slice(67, 240), slice(42, 215))  # rows and columns of an aligned image of 256 pixels
 INPUT_SIZE = 150
 MEAN = (122.782, 117.001, 104.298)  # of red, green and blue in 0 … 255
 SCALE = 256.0
 EMBEDDING_DIM = 128
-WIDTHS = (32, 64, 128, 256)
+FIRST_WIDTH = 32  # channels
 # The blocks in their order: the name in the file, the channels, and whether they halve the size.
 BLOCKS = (
     ("conv32_1", 32, False),
@@ -80,15 +80,13 @@ class DlibResNet(FaceNetwork):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv32_down = nn.Conv2d(3, WIDTHS[0], 7, stride=2)
-        blocks: dict[str, nn.Module] = {}
-        channels = WIDTHS[0]
-        for name, width, halves in BLOCKS:
-            blocks[name] = _Block(channels, width, halves)
-            channels = width
+        self.register_buffer("mean", per_channel(MEAN), persistent=False)
+        self.conv32_down = nn.Conv2d(3, FIRST_WIDTH, 7, stride=2)
         self.blocks = nn.Sequential()
-        for name, block in blocks.items():
-            self.blocks.add_module(name, block)
+        channels = FIRST_WIDTH
+        for name, width, halves in BLOCKS:
+            self.blocks.add_module(name, _Block(channels, width, halves))
+            channels = width
         self.fc = nn.Linear(channels, EMBEDDING_DIM, bias=False)
 
     @classmethod
@@ -102,8 +100,10 @@ class DlibResNet(FaceNetwork):
                     ours |= _folded(weights, f"{name}/{part}", f"blocks.{name}.{part}")
             ours["fc.weight"] = weights["fc"].T.contiguous()
         except KeyError as error:
-            raise CheckpointError(f"the weights of dlib's ResNet must include {error}") from None
-        network.load_frozen(ours, "the weights must be those of dlib's face-recognition ResNet")
+            raise CheckpointError(
+                f"{PACKAGE} must contain the weights of dlib's face-recognition ResNet: {error} is missing"
+            ) from None
+        network.load_frozen(str(PACKAGE), ours, "must contain the weights of dlib's face-recognition ResNet")
         return network
 
     def crop(self, images: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class DlibResNet(FaceNetwork):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Faces [N, 3, 150, 150], RGB in [-1, 1], to dlib's descriptors [N, 128], which are not unit vectors."""
-        x = ((faces + 1) * 127.5 - per_channel(MEAN, faces)) / SCALE
+        x = ((faces + 1) * 127.5 - self.get_buffer("mean")) / SCALE
         x = F.max_pool2d(F.relu(self.conv32_down(x)), 3, stride=2)
         return self.fc(self.blocks(x).mean(dim=(2, 3)))
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from voicestyle.errors import CheckpointError
@@ -17,8 +16,10 @@ from voicestyle.face_networks.network import FaceNetwork, resize
 from voicestyle.face_networks.npm_package import DEFAULT_CACHE, NpmPackage, fetch_files
 from voicestyle.face_networks.tfjs_weights import read_weights, to_convolution, to_depthwise
 
-CROP = (slice(52, 228), slice(40, 216))  # rows and columns of an aligned image of 256 pixels
+# Chosen by measurement (docs/face_networks.md). Eyes and mouth come to lie within 2 pixels of where ArcFace puts them.
+CROP = (slice(36, 224), slice(34, 222))  # rows and columns of an aligned image of 256 pixels
 INPUT_SIZE = 112
+INPUT_GAIN = 127.5 / 128  # the graph computes (pixel − 127.5) / 128
 EMBEDDING_DIM = 256
 STAGES = (32, 32, 64, 128)  # channels
 FINAL_SIZE = 4  # pixels
@@ -70,8 +71,6 @@ class MobileFace(FaceNetwork):
             self.stages.add_module(str(number), _Stage(channels, width))
             channels = width
         self.last = nn.Linear(channels * FINAL_SIZE**2, EMBEDDING_DIM)
-        self.register_buffer("mean", torch.zeros(1))
-        self.register_buffer("scale", torch.ones(1))
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, Tensor]) -> "MobileFace":
@@ -79,8 +78,6 @@ class MobileFace(FaceNetwork):
         network = cls()
         try:
             ours = {
-                "mean": weights["minusscalar0_second"],
-                "scale": weights["mulscalar0_second"],
                 "first.weight": to_convolution(weights["conv1_weight"]),
                 "activation.weight": weights["prelu1_gamma"],
                 # The graph applies a batch norm, reduced to a factor and a summand, after the last layer.
@@ -90,8 +87,8 @@ class MobileFace(FaceNetwork):
             for number in range(len(STAGES)):
                 ours |= _stage(weights, f"stage{number + 1}_unit1", f"stages.{number}")
         except KeyError as error:
-            raise CheckpointError(f"the weights of MobileFace must include {error}") from None
-        network.load_frozen(ours, "the weights must be those of MobileFace")
+            raise CheckpointError(f"{PACKAGE} must contain the weights of MobileFace: {error} is missing") from None
+        network.load_frozen(str(PACKAGE), ours, "must contain the weights of MobileFace")
         return network
 
     def crop(self, images: Tensor) -> Tensor:
@@ -100,8 +97,7 @@ class MobileFace(FaceNetwork):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Faces [N, 3, 112, 112], RGB in [-1, 1], to embeddings [N, 256], which are not unit vectors."""
-        x = ((faces + 1) * 127.5 - self.get_buffer("mean")) * self.get_buffer("scale")
-        x = self.stages(self.activation(self.first(x)))
+        x = self.stages(self.activation(self.first(faces * INPUT_GAIN)))
         return self.last(x.permute(0, 2, 3, 1).flatten(1))  # the graph's order of axes
 
 

@@ -2,11 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cmpc2.checkpoint import check_weights
 from voicestyle.errors import CheckpointError
 
 IMAGE_SIZE = 256  # pixels, of aligned images
@@ -15,11 +19,13 @@ IMAGE_SIZE = 256  # pixels, of aligned images
 class FaceNetwork(nn.Module):
     """A frozen network, differentiable in its input. An image's embedding does not depend on the rest of the batch.
 
-    name: the network and the source of its weights, for reports. embedding_dim: E of `embed`.
+    name: the network and the source of its weights, for reports. embedding_dim: E of `embed`. needs_alignment: whether
+    `prepare` takes only faces that are aligned in the FFHQ manner.
     """
 
     name: str
     embedding_dim: int
+    needs_alignment = True
 
     @abstractmethod
     def crop(self, images: Tensor) -> Tensor:
@@ -31,21 +37,48 @@ class FaceNetwork(nn.Module):
             raise ValueError(f"images must be [N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}], got {list(images.shape)}")
         return F.normalize(self(self.crop(images)), dim=1)
 
-    def load_frozen(self, weights: Mapping[str, Tensor], rule: str) -> None:
-        """Load all weights, then freeze them. Raises CheckpointError with `rule` for weights that do not fit."""
-        try:
-            self.load_state_dict(weights)
-        except RuntimeError as error:
-            raise CheckpointError(f"{rule}: {' '.join(str(error).split())}") from None
+    def prepare(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """A picture uint8 [H, W, 3] as this network's input, float32 [3, S, S] in [-1, 1]: an aligned face of 256 × 256
+        pixels, unless `needs_alignment` is false. Raises ValueError for another shape."""
+        if pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
+            raise ValueError(f"aligned faces must be [{IMAGE_SIZE}, {IMAGE_SIZE}, 3], got {list(pixels.shape)}")
+        return self.crop(to_tensor(pixels)[None])[0]
+
+    def load_frozen(self, source: str, weights: Mapping[str, Any], rule: str) -> None:
+        """Load exactly the weights of this network, then freeze it.
+
+        Counters of batch norms, which have no use in evaluation mode, may be missing. Raises CheckpointError, which
+        starts with `source` and `rule`, for weights that do not fit.
+        """
+        expected = self.state_dict()
+        check_tensors(source, weights)
+        given = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")} | {**weights}
+        check_weights(source, given, {name: list(value.shape) for name, value in expected.items()}, rule)
+        self.load_state_dict(given)
         self.eval().requires_grad_(False)
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Images [N, C, H, W] to [N, C, size, size]: bilinear, with low-pass filtering where that makes them smaller."""
-    shape = (size, size)
-    return images if images.shape[2:] == shape else F.interpolate(images, shape, mode="bilinear", antialias=True)
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels uint8 [H, W, 3] to an image [3, H, W], float32 in [-1, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
-def per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
-    """Constants of the three channels as [3, 1, 1], in the dtype and on the device of `like`."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
+def check_tensors(source: str, weights: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless every value is a tensor."""
+    odd = [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise CheckpointError(f"{source} must be a state dict, which has tensors only; {odd[0]} is none")
+
+
+def resize(images: Tensor, size: int, mode: str = "bilinear") -> Tensor:
+    """Images [N, C, H, W] to [N, C, size, size], with low-pass filtering where that makes them smaller."""
+    if tuple(images.shape[2:]) == (size, size):
+        return images
+    # torch has this filter for float32 and float64 only.
+    wide = images if images.dtype == torch.float64 else images.float()
+    return F.interpolate(wide, (size, size), mode=mode, antialias=True).to(images.dtype)
+
+
+def per_channel(values: tuple[float, float, float]) -> Tensor:
+    """Constants of the three channels as [3, 1, 1], for a buffer: made in `forward`, they would stop a GPU's queue."""
+    return torch.tensor(values).view(3, 1, 1)

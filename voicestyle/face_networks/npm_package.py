@@ -54,7 +54,7 @@ def _cached(path: Path, sha256: str) -> bytes | None:
 
 
 def _download(package: NpmPackage, folder: Path) -> Path:
-    command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), str(package)]
+    command = ["npm", "pack", "--loglevel=error", "--ignore-scripts", "--pack-destination", str(folder), str(package)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """The losses of GAN inversion: how far an image is from a photograph, by perceptual features and by identity."""
 
-from voicestyle.inversion.identity import IdentityLoss, IdentityNet
+from voicestyle.inversion.identity import IdentityLoss
 from voicestyle.inversion.perceptual import PerceptualLoss
 
-__all__ = ["IdentityLoss", "IdentityNet", "PerceptualLoss"]
+__all__ = ["IdentityLoss", "PerceptualLoss"]

@@ -1,109 +1,21 @@
-"""Identity: ArcFace embeddings (arXiv 1801.07698) of faces by an IR-SE50, and the loss that compares two of them."""
+"""Identity loss of GAN inversion: how far two faces are apart for a network that tells people apart."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmpc2.checkpoint import read_checkpoint
-from voicestyle.errors import CheckpointError
-
-IMAGE_SIZE = 256  # pixels, of the images that are compared
-CROP = (slice(35, 223), slice(32, 220))  # rows and columns that the network sees
-INPUT_SIZE = 112
-EMBEDDING_DIM = 512
-REDUCTION = 16  # of squeeze-and-excitation (arXiv 1709.01507)
-STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # channels, blocks; the first block of a stage halves the size
-
-
-class _SqueezeExcitation(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // REDUCTION, 1, bias=False)
-        self.fc2 = nn.Conv2d(channels // REDUCTION, channels, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True)))))
-
-
-class _Block(nn.Module):
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        if channels == width:
-            self.shortcut_layer = nn.MaxPool2d(1, stride)
-        else:
-            self.shortcut_layer = nn.Sequential(
-                nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
-        self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(channels),
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.PReLU(width),
-            nn.Conv2d(width, width, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            _SqueezeExcitation(width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut_layer(x) + self.res_layer(x)
-
-
-class IdentityNet(nn.Module):
-    """IR-SE50 with the key names of `model_ir_se50.pth`: images [N, 3, 112, 112] to unit vectors [N, 512]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
-        blocks: list[nn.Module] = []
-        channels = 64
-        for width, count in STAGES:
-            for number in range(count):
-                blocks.append(_Block(channels, width, stride=1 if number else 2))
-                channels = width
-        self.body = nn.Sequential(*blocks)
-        self.output_layer = nn.Sequential(
-            nn.BatchNorm2d(channels),
-            nn.Dropout(),
-            nn.Flatten(),
-            nn.Linear(channels * 7 * 7, EMBEDDING_DIM),
-            nn.BatchNorm1d(EMBEDDING_DIM),
-        )
-
-    @classmethod
-    def from_state_dict(cls, weights: Mapping[str, Tensor]) -> "IdentityNet":
-        """The network in evaluation mode, without gradients for its parameters. Raises CheckpointError."""
-        network = cls()
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise CheckpointError(f"the weights do not fit an IR-SE50: {error}") from None
-        return network.eval().requires_grad_(False)
-
-    @classmethod
-    def read(cls, path: Path) -> "IdentityNet":
-        """Read a file such as `model_ir_se50.pth`. Raises CheckpointError, OSError."""
-        return cls.from_state_dict(read_checkpoint(path))
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """Faces [N, 3, 112, 112] in [-1, 1] to unit vectors [N, 512]."""
-        return F.normalize(self.output_layer(self.body(self.input_layer(faces))), dim=1)
+from voicestyle.face_networks import FaceNetwork
 
 
 class IdentityLoss(nn.Module):
     """1 − the dot product of two identity embeddings, for aligned images of 256 pixels."""
 
-    def __init__(self, network: IdentityNet) -> None:
+    def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
         self._network = network
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images [N, 3, 256, 256] in [-1, 1] to unit vectors [N, 512]. Raises ValueError for another shape."""
-        if images.dim() != 4 or tuple(images.shape[1:]) != (3, IMAGE_SIZE, IMAGE_SIZE):
-            raise ValueError(f"images must be [N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}], got {list(images.shape)}")
-        return self._network(F.adaptive_avg_pool2d(images[:, :, CROP[0], CROP[1]], INPUT_SIZE))
+        """Images [N, 3, 256, 256] in [-1, 1] to unit vectors [N, E]. Raises ValueError for another shape."""
+        return self._network.embed(images)
 
     def forward(self, images: Tensor, target_embeddings: Tensor) -> Tensor:
-        """The loss [N] of images [N, 3, 256, 256], given the `embed` of the targets [N, 512]."""
+        """The loss [N] of images [N, 3, 256, 256], given the `embed` of the targets [N, E]."""
         return 1 - (self.embed(images) * target_embeddings).sum(dim=1)
