@@ -15,10 +15,13 @@ ARG PIP_INDEX_URL=""
 ARG PIP_EXTRA_INDEX_URL=""
 # A folder in bundles/. demo is built here; any other is taken from the build context.
 ARG BUNDLE=demo
+# deploy/ray needs serve,photos,ray and the requirement ray[default]: docs/bank.md.
+ARG EXTRAS=serve
+ARG REQUIREMENT=""
 WORKDIR /opt/voicestyle
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/pip \
-    sh scripts/install.sh serve
+    sh scripts/install.sh "${EXTRAS}" ${REQUIREMENT:+"${REQUIREMENT}"}
 RUN if [ "${BUNDLE}" = demo ]; then .venv/bin/voicestyle bundle demo; fi \
     && .venv/bin/voicestyle archive --bundle "bundles/${BUNDLE}"
 

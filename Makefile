@@ -16,15 +16,18 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 .venv/test.stamp: private EXTRAS = client,serve,photos,landmarks,videos,ray,evaluate,test,dev,docs
+.venv/photos.stamp: private EXTRAS = client,serve,photos
 .venv/train.stamp: private EXTRAS = client,serve,train
 .venv/bench.stamp: private EXTRAS = client,serve,bench
-.venv/test.stamp .venv/train.stamp .venv/bench.stamp: .venv/serve.stamp
+.venv/test.stamp .venv/photos.stamp .venv/train.stamp .venv/bench.stamp: .venv/serve.stamp
 .venv/%.stamp: pyproject.toml requirements.lock
 	PYTHON='$(PYTHON)' sh scripts/install.sh $(EXTRAS) --editable
 	@touch $@
 
-demo: .venv/serve.stamp  ## [VOICE=path] [FACE=path] make a face from a voice with a real TorchServe
-	$(BIN)/python scripts/demo.py --voice '$(VOICE)' --face '$(FACE)'
+demo: .venv/serve.stamp $(if $(PHOTOS),.venv/photos.stamp)  ## [VOICE=path] [FACE=path] [PHOTOS=folder] make a face from a voice with a real TorchServe
+	$(if $(PHOTOS),$(BIN)/voicestyle bundle demo)
+	$(if $(PHOTOS),$(BIN)/voicestyle bundle photos '$(PHOTOS)' --steps 100 --workers 2 -o bundles/photographs)
+	$(BIN)/python scripts/demo.py --voice '$(VOICE)' --face '$(FACE)' $(if $(PHOTOS),--bundle bundles/photographs)
 
 serve: .venv/serve.stamp  ## [BUNDLE=name] serve bundles/BUNDLE in the foreground, with a current archive
 	$(if $(filter demo,$(BUNDLE)),$(BIN)/voicestyle bundle demo)

@@ -20,6 +20,7 @@ from voicestyle.demo_bundle import ASSETS, DEFAULT_STEPS, LEARNING_RATE, fetch_w
 from voicestyle.generators import StyleGAN2Config, face_z, from_wheel, latent_std, read_stylegan2
 from voicestyle.generators.latents import Mapper
 from voicestyle.generators.stylegan2_checkpoint import published_shapes
+from voicestyle.inversion.perceptual import STAGES
 from voicestyle.published.bundle import LEARNING_RATE as PUBLISHED_LEARNING_RATE
 from voicestyle.published.bundle import OPTIMISE_SIZE, STEPS
 
@@ -173,6 +174,22 @@ def synthetic_encoders(config: ResNetConfig, seed: int = 1) -> CMPC:
     with torch.no_grad():
         model.train()(LOG_MEL_STD * _pictures(1, 64, 256, source), IMAGE_STD * _pictures(3, 128, 128, source))
     return model.eval()
+
+
+def random_vgg16(seed: int = 2) -> dict[str, Tensor]:
+    """A state dict of VGG-16's convolutions under torchvision's names, whose activations keep their size."""
+    source = torch.Generator().manual_seed(seed)
+    weights: dict[str, Tensor] = {}
+    index, channels = 0, 3
+    for stage in STAGES:
+        for width in stage:
+            weights[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3, generator=source) * math.sqrt(
+                2 / (9 * channels)
+            )
+            weights[f"features.{index}.bias"] = torch.zeros(width)
+            index, channels = index + 2, width  # a ReLU follows each convolution
+        index += 1  # the pooling
+    return weights
 
 
 def _pictures(channels: int, height: int, width: int, source: torch.Generator) -> Tensor:

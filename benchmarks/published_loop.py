@@ -1,8 +1,8 @@
-"""The published optimisation, one request at a time: the baseline of the benchmarks and the oracle of the tests.
+"""The published optimisation and inversion: the baselines of the benchmarks and the oracles of the tests.
 
 Written plainly from the published numbers (VoiceStyle, 10.1145/3671002); it shares no code with `voicestyle.engine`.
-Each step embeds the voice again, computes all three terms of the loss, and computes gradients for the parameters of
-all networks, although only w and the noise maps are optimised.
+Each step of the optimisation embeds the voice again, each step of the inversion the photograph. All terms of the loss
+are computed, and gradients for the parameters of the networks, although only w and the noise maps are optimised.
 """
 
 import math
@@ -17,29 +17,61 @@ LATENT_REGULARISATION = 0.001
 SMALLEST_MAP = 8  # pixels a side of the last level of a noise map's pyramid
 
 Encoder = Callable[[Tensor], Tensor]
+Distance = Callable[[Tensor], Tensor]
 Generator = Callable[[Tensor, Sequence[Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
 class Step:
-    """State after a step: w [1, L] and noise maps [1, 1, R, R]; similarity is the cos(voice, face) of this step."""
+    """State after a step: w [N, L] and noise maps [N, 1, R, R]; distance is that of this step, summed over items."""
 
     latent: Tensor
     noise: list[Tensor]
-    similarity: float
+    distance: float
+
+    @property
+    def similarity(self) -> float:
+        """The cos(voice, face) of one item, whose distance is 1 − it."""
+        return 1 - self.distance
+
+
+def voice_distance(encode_voice: Encoder, encode_face: Encoder, voice: Tensor, image_size: int = 256) -> Distance:
+    """1 − cos(voice, face) of images [1, 3, S, S], which are average-pooled to image_size and clamped.
+
+    encode_voice: the embedding [1, E] of `voice`, such as a log-mel [1, 1, 64, T]. encode_face: of an image.
+    """
+
+    def distance(image: Tensor) -> Tensor:
+        image = _pooled(image, image_size).clamp(-1, 1)
+        return 1 - F.cosine_similarity(encode_voice(voice), encode_face(image)).sum()
+
+    return distance
+
+
+def photograph_distance(
+    perceptual: Callable[[Tensor, Tensor], Tensor], identity: Encoder, photographs: Tensor
+) -> Distance:
+    """LPIPS + 1 − the dot product of identity embeddings, of images [N, 3, S, S], which are average-pooled to 256.
+
+    perceptual: LPIPS [N] of two batches of images. identity: unit vectors [N, E] of images.
+    """
+
+    def distance(image: Tensor) -> Tensor:
+        image = _pooled(image, photographs.shape[-1])
+        apart = 1 - (identity(image) * identity(photographs).detach()).sum(dim=1)
+        return (perceptual(image, photographs) + apart).sum()
+
+    return distance
 
 
 def published_loop(
     generator: Generator,
-    encode_voice: Encoder,
-    encode_face: Encoder,
+    distance: Distance,
     *,
-    voice: Tensor,
     first_latent: Tensor,
     first_noise: Sequence[Tensor],
     latent_noise: Tensor,
     latent_std: float,
-    image_size: int = 256,
     base_lr: float = 0.01,
     ramp_up: float = 0.05,
     ramp_down: float = 0.25,
@@ -52,12 +84,10 @@ def published_loop(
     """Take as many steps as `latent_noise` has rows, and yield the state after each one.
 
     Args:
-        generator: images [1, 3, S, S] from w [1, L] and noise maps [1, 1, R, R].
-        encode_voice: the embedding [1, E] of `voice`.
-        encode_face: the embedding [1, E] of an image [1, 3, S, S] in [-1, 1], at most `image_size` pixels a side.
-        voice: what encode_voice takes, such as a log-mel [1, 1, 64, T].
-        first_latent: w before the first step [1, L].
-        first_noise: noise maps before the first step [1, 1, R, R].
+        generator: images [N, 3, S, S] from w [N, L] and noise maps [N, 1, R, R].
+        distance: of these images to their voice or photographs, summed over items.
+        first_latent: w before the first step [N, L].
+        first_noise: noise maps before the first step [N, 1, R, R].
         latent_noise: ε of each step [steps, L].
         latent_std: sqrt(Σ(w_j − mean)² / samples), over all samples and all components of w.
         base_lr … eps: numbers of the schedule and of Adam, named as in `voicestyle.engine.Schedule`.
@@ -72,12 +102,8 @@ def published_loop(
         optimiser.param_groups[0]["lr"] = base_lr * falling * min(1, t / ramp_up)
         sigma = latent_std * noise * max(0, 1 - t / noise_ramp) ** 2
         shifted = w + sigma * latent_noise[i]
-        image = generator(shifted, maps)
-        if image.shape[-1] > image_size:
-            image = F.avg_pool2d(image, image.shape[-1] // image_size)
-        similarity = F.cosine_similarity(encode_voice(voice), encode_face(image.clamp(-1, 1))).sum()
-        loss = 1 - similarity
-        loss = loss + noise_regularisation * regulariser(maps)
+        apart = distance(generator(shifted, maps))
+        loss = apart + noise_regularisation * regulariser(maps)
         loss = loss + LATENT_REGULARISATION * (w - shifted).square().sum()
         optimiser.zero_grad()
         loss.backward()
@@ -85,7 +111,11 @@ def published_loop(
         with torch.no_grad():
             for level in maps:
                 level.copy_((level - level.mean()) / level.std())
-        yield Step(w.detach().clone(), [level.detach().clone() for level in maps], similarity.item())
+        yield Step(w.detach().clone(), [level.detach().clone() for level in maps], apart.item())
+
+
+def _pooled(image: Tensor, size: int) -> Tensor:
+    return F.avg_pool2d(image, image.shape[-1] // size) if image.shape[-1] > size else image
 
 
 def regulariser(maps: Sequence[Tensor]) -> Tensor:

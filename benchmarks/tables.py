@@ -19,6 +19,7 @@ from benchmarks.variants import BASELINE
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARKERS = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+PROJECTOR = "published projector"  # the baseline of the inversion
 NOT_MEASURED = "*Not measured yet.*"
 NONE = "–"
 
@@ -85,6 +86,30 @@ def step_table(rows: Sequence[Row], networks: str) -> str:
     )
 
 
+def inversion_table(rows: Sequence[Row]) -> str:
+    """The inversion's step at each batch size."""
+    rows = _latest(rows, "variant", "batch")
+    published = {
+        (*_hardware(row), row["batch"]): row["ms_per_step_and_photograph"]["median"]
+        for row in rows
+        if row["variant"] == PROJECTOR and not row["error"]
+    }
+    return table(
+        {
+            "variant": lambda row: row["variant"],
+            "batch": lambda row: row["batch"],
+            "ms a step and photograph": lambda row: _spread(row["ms_per_step_and_photograph"]),
+            "times as fast as published": lambda row: (
+                f"{published[*_hardware(row), row['batch']] / row['ms_per_step_and_photograph']['median']:.2g}"
+            ),
+            "photographs an hour": lambda row: f"{row['photographs_per_hour']:.3g}",
+            "memory, MiB": lambda row: row["peak_resident_mib"],
+            "loss after 20 steps": lambda row: f"{row['quality']['loss']:.4f}",
+        },
+        rows,
+    )
+
+
 def clients_table(rows: Sequence[Row]) -> str:
     """Clients that wait for their responses."""
     return table(
@@ -135,6 +160,7 @@ def cold_start_table(rows: Sequence[Row]) -> str:
 TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "step full": ("step.jsonl", partial(step_table, networks="full")),
     "step demo": ("step.jsonl", partial(step_table, networks="demo")),
+    "inversion": ("inversion.jsonl", inversion_table),
     "arrivals": ("arrivals.jsonl", arrivals_table),
     "clients": ("clients.jsonl", clients_table),
     "cold start": ("cold_start.jsonl", cold_start_table),

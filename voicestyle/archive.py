@@ -32,7 +32,7 @@ HANDLER: Final = TORCHSERVE_FILES / "voicestyle_handler.py"
 MODEL_CONFIG: Final = TORCHSERVE_FILES / "model_config.yaml"
 # Parts of voicestyle that a worker never runs.
 LEFT_OUT: Final = (
-    *("assets", "cli", "client", "evaluation", "inversion", "published", "serving", "training"),
+    *("assets", "bank_builder", "cli", "client", "evaluation", "inversion", "published", "serving", "training"),
     *("archive.py", "demo_bundle.py", "offline.py", "probe.py"),
 )
 FINGERPRINT: Final = "fingerprint.json"

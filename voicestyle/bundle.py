@@ -22,7 +22,8 @@ from voicestyle.latent_bank import LatentBank
 from voicestyle.manifest import EMBEDDINGS, MANIFEST, Manifest
 from voicestyle.prototypes import Prototypes
 
-GENERATOR_INTERFACE = ("map", "render", "latent_dim", "optimise_size", "sizes", "noise_shapes")
+NETWORKS = ("voice_encoder.pt", "face_encoder.pt", "generator.pt")
+GENERATOR_INTERFACE = ("map", "render", "latent_dim", "latent_rows", "optimise_size", "sizes", "noise_shapes")
 
 Part = TypeVar("Part")
 Arguments = ParamSpec("Arguments")
@@ -72,7 +73,7 @@ class Bundle:
         manifest, generator, embeddings = self.manifest, self.generator, self.latent_bank.embeddings
         found = {
             "latent_dim of the generator": (generator.latent_dim, manifest.latent_dim),
-            "latent_dim of latent_bank.npy": (self.latent_bank.latents.shape[1], manifest.latent_dim),
+            "shape of the latents in latent_bank.npy": (self.latent_bank.latents.shape[1:], manifest.latent_shape),
             "embedding_dim of prototypes.faiss": (self.prototypes.dim, manifest.embedding_dim),
             f"embedding_dim of {EMBEDDINGS}": (
                 manifest.embedding_dim if embeddings is None else embeddings.shape[1],
@@ -81,6 +82,8 @@ class Bundle:
             "prototypes of prototypes.faiss": (len(self.prototypes), manifest.prototypes),
             "sizes of the generator": (tuple(generator.sizes), manifest.sizes),
         }
+        if manifest.latent_rows is not None:
+            found["latent_rows of the generator"] = (generator.latent_rows, manifest.latent_rows)
         for name, (received, expected) in found.items():
             if received != expected:
                 raise BundleError(f"{name} must be {expected} as in {MANIFEST}, got {received}")
@@ -129,19 +132,57 @@ def write_bundle(
 ) -> None:
     """Compile the modules and write a bundle folder. An existing folder is replaced after the new one was loaded once.
 
-    centroids: [K, E]. latents: [N, D]. assignments: [N]. embeddings: [N, E], unless `instance_choice` is `first`.
-    The hashes in `manifest.files` are set.
+    centroids: [K, E]. latents: [N, D] or [N, L, D]. assignments: [N]. embeddings: [N, E], unless `instance_choice` is
+    `first`. The hashes in `manifest.files` are set.
 
     Raises:
         BundleError: parts that do not match each other; nothing is written.
     """
+
+    def write_networks(draft: Path) -> None:
+        torchscript.save(fold_batch_norm(voice_encoder), draft / "voice_encoder.pt")
+        torchscript.save(fold_batch_norm(face_encoder), draft / "face_encoder.pt")
+        torchscript.save(generator, draft / "generator.pt")
+
+    _write(folder, manifest, write_networks, centroids, latents, assignments, embeddings)
+
+
+def write_with_other_bank(
+    folder: Path,
+    base: Path,
+    manifest: Manifest,
+    *,
+    centroids: NDArray[np.float32],
+    latents: NDArray[np.float32],
+    assignments: NDArray[np.int32],
+    embeddings: NDArray[np.floating] | None = None,
+) -> None:
+    """Write a bundle folder with the compiled networks of the bundle `base`, byte by byte, and another bank.
+
+    Arguments, replacement and errors are those of `write_bundle`.
+    """
+
+    def copy_networks(draft: Path) -> None:
+        for name in NETWORKS:
+            shutil.copy(base / name, draft / name)
+
+    _write(folder, manifest, copy_networks, centroids, latents, assignments, embeddings)
+
+
+def _write(
+    folder: Path,
+    manifest: Manifest,
+    write_networks: Callable[[Path], None],
+    centroids: NDArray[np.float32],
+    latents: NDArray[np.float32],
+    assignments: NDArray[np.int32],
+    embeddings: NDArray[np.floating] | None,
+) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
         draft = Path(parent) / folder.name
         draft.mkdir()
-        torchscript.save(fold_batch_norm(voice_encoder), draft / "voice_encoder.pt")
-        torchscript.save(fold_batch_norm(face_encoder), draft / "face_encoder.pt")
-        torchscript.save(generator, draft / "generator.pt")
+        write_networks(draft)
         Prototypes.from_centroids(centroids).write(draft / "prototypes.faiss")
         np.save(draft / "latent_bank.npy", latents.astype(np.float32))
         np.save(draft / "assignments.npy", assignments.astype(np.int32))

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
@@ -35,6 +36,11 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     """Convert a float image [3, H, W], clamped to [-1, 1], to uint8 [H, W, 3] by truncation of (x + 1) / 2 · 255."""
     scaled = (image.detach().float().clamp(-1, 1) + 1) / 2 * 255
     return scaled.byte().permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def to_image(pixels: NDArray[np.uint8]) -> Tensor:
+    """Convert pixels uint8 [H, W, 3] to a float32 image [3, H, W] in [-1, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
 def encode(pixels: NDArray[np.uint8], image_format: str, description: Mapping[str, str]) -> bytes:

@@ -13,7 +13,8 @@ TEMPERATURE = 0.01  # of the softmax in `weights`: a cosine larger by 0.007 doub
 
 @dataclass(frozen=True)
 class LatentBank:
-    """Training images: latents float32 [N, D], assignments int32 [N] to prototypes, embeddings float16 [N, E] or None.
+    """Training images: latents w float32 [N, D] or w+ [N, L, D], assignments int32 [N] to prototypes, embeddings
+    float16 [N, E] or None.
 
     Raises BundleError for other dtypes or shapes.
     """
@@ -23,15 +24,15 @@ class LatentBank:
     embeddings: NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:
-        expected = {"latents": ("float32", 2), "assignments": ("int32", 1), "embeddings": ("float16", 2)}
+        expected = {"latents": ("float32", (2, 3)), "assignments": ("int32", (1,)), "embeddings": ("float16", (2,))}
         for name, (dtype, axes) in expected.items():
             array: NDArray[np.generic] | None = getattr(self, name)
             if array is None:
                 continue
-            if array.dtype != dtype or array.ndim != axes or array.shape[:1] != self.latents.shape[:1]:
+            if array.dtype != dtype or array.ndim not in axes or array.shape[:1] != self.latents.shape[:1]:
                 raise BundleError(
-                    f"{name} of the latent bank must be {dtype} with {axes} axes and one row per latent "
-                    f"({list(self.latents.shape)}), got {array.dtype} {list(array.shape)}"
+                    f"{name} of the latent bank must be {dtype} with {' or '.join(map(str, axes))} axes and one row "
+                    f"per latent ({list(self.latents.shape)}), got {array.dtype} {list(array.shape)}"
                 )
 
     def __len__(self) -> int:
@@ -56,10 +57,10 @@ class LatentBank:
         return scores / scores.sum()
 
     def mean(self, rows: NDArray[np.intp], weights: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """The mean latent [D] of one or more `rows`, weighted by `weights`, which sum to 1."""
+        """The mean latent [D] or [L, D] of one or more `rows`, weighted by `weights`, which sum to 1."""
         if weights is None:
             return self.latents[rows].mean(axis=0, dtype=np.float32)
-        return (weights @ self.latents[rows]).astype(np.float32)
+        return np.tensordot(weights, self.latents[rows], axes=1).astype(np.float32)
 
     def holds(self, prototypes: Sequence[int]) -> bool:
         """Whether any image belongs to one of `prototypes`."""

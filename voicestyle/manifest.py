@@ -16,7 +16,7 @@ Number = TypeVar("Number", int, float)
 Count = Annotated[int, Meta(ge=1)]
 
 MANIFEST = "bundle.json"
-FORMAT = 2
+FORMAT = 3
 INSTANCE_CHOICES = ("first", "nearest", "weighted")
 EMBEDDINGS = "face_embeddings.npy"
 FILES = (
@@ -54,6 +54,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     input. sizes: those that the generator renders. The first latent of a voice is the mean of `instances` latents of
     its `nearest` prototypes: the first ones, as published, or the ones whose face embeddings are nearest to the voice,
     weighted by their similarity or not. empty_prototypes: prototypes without a latent, which published memories have.
+    latent_rows: L where the latents are w+ [L, D], None where they are w [D].
     learning_rate: base rate of the optimisation, 0.01 as published. files: the sha256 of each file.
     """
 
@@ -78,6 +79,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     default_seed: Annotated[int, Meta(ge=0)]
     default_size: Count
     empty_prototypes: Annotated[int, Meta(ge=0)] = 0
+    latent_rows: Count | None = None
     limits: Limits = Limits()
     files: Mapping[str, str] = {}
     format: int = FORMAT
@@ -94,6 +96,11 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise BundleError(f"nearest must be 1 to {self.prototypes}, got {self.nearest}")
         if not 0 <= self.empty_prototypes < self.prototypes:
             raise BundleError(f"empty_prototypes must be 0 to {self.prototypes - 1}, got {self.empty_prototypes}")
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """[D] of w, or [L, D] of w+."""
+        return (self.latent_dim,) if self.latent_rows is None else (self.latent_rows, self.latent_dim)
 
     @property
     def file_names(self) -> tuple[str, ...]:

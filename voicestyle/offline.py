@@ -5,10 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
-from voicestyle.engine import Progress
 from voicestyle.face import Face
 from voicestyle.options import Options
-from voicestyle.pipeline import FaceRequest, Pipeline, Prepared
+from voicestyle.pipeline import FaceRequest, Pipeline, Prepared, Progress
 from voicestyle.scheduling import Phase, Scheduler
 
 ITERATION_SECONDS = 0.15  # progress is reported about so often

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
-from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Progress, Schedule, encoder_input
+from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Schedule, VoiceObjective, encoder_input
 from voicestyle.face import Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
@@ -30,8 +30,17 @@ WARM_UP_STEPS = 3  # TorchScript profiles the first calls of a module and compil
 
 
 @dataclass(frozen=True)
+class Progress:
+    """The progress of one request. `similarity` is cos(voice, face) of its last step, NaN before the first."""
+
+    step: int
+    steps: int
+    similarity: float
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """What a request needs for the optimisation. first_latent: [latent_dim]. timings: seconds per stage."""
+    """What a request needs for the optimisation. first_latent: [D], or [L, D] for w+. timings: seconds per stage."""
 
     settings: Settings
     voice: Voice
@@ -67,13 +76,16 @@ class Pipeline:
         self._bundle = bundle
         self._engine = Engine(
             cast(Generator, bundle.generator),
-            bundle.face_encoder,
+            VoiceObjective(
+                bundle.face_encoder,
+                embedding_dim=bundle.manifest.embedding_dim,
+                image_size=bundle.manifest.image_size,
+                encoder_size=bundle.manifest.encoder_size,
+            ),
             latent_std=bundle.manifest.latent_std,
-            embedding_dim=bundle.manifest.embedding_dim,
+            latent_rows=bundle.manifest.latent_rows,
             capacity=capacity,
             max_steps=bundle.manifest.limits.steps,
-            image_size=bundle.manifest.image_size,
-            encoder_size=bundle.manifest.encoder_size,
             device=device,
         )
 
@@ -119,7 +131,7 @@ class Pipeline:
             self._capture()
         embedding = torch.ones(self.manifest.embedding_dim)
         latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
-        self._engine.add("", embedding, latent, seed=0, steps=WARM_UP_STEPS)
+        self._engine.add("", [embedding], latent, seed=0, steps=WARM_UP_STEPS)
         for _ in range(WARM_UP_STEPS):
             self._engine.step()
         outcome = self._engine.outcome("")
@@ -169,7 +181,7 @@ class Pipeline:
         prepared, settings = request.prepared, request.prepared.settings
         self._engine.add(
             request.id,
-            prepared.voice.embedding,
+            [prepared.voice.embedding],
             prepared.first_latent,
             seed=settings.seed,
             steps=settings.steps,
@@ -189,12 +201,14 @@ class Pipeline:
     def progress(self, requests: Iterable[FaceRequest]) -> dict[str, Progress]:
         """The progress of each request by id, with one read from the device."""
         running = self._engine.progress()
-        return {
-            request.id: running[request.id]
-            if request.outcome is None
-            else Progress(request.steps, request.steps, _last(request.outcome))
-            for request in requests
-        }
+        progress: dict[str, Progress] = {}
+        for request in requests:
+            if request.outcome is None:
+                at = running[request.id]
+                progress[request.id] = Progress(at.step, at.steps, at.figures["similarity"])
+            else:
+                progress[request.id] = Progress(request.steps, request.steps, _last(request.outcome))
+        return progress
 
     def preview(self, request: FaceRequest) -> Preview:
         """Render a running request as it is now, at the size of the optimisation. Raises KeyError for another."""
@@ -210,7 +224,7 @@ class Pipeline:
         prepared, settings, outcome = request.prepared, request.prepared.settings, request.outcome
         if outcome is None:
             raise ValueError(f"request {request.id!r} has steps left")
-        trace = outcome.similarity.tolist()
+        trace = outcome.figures["similarity"].tolist()
         began = perf_counter()
         with torch.no_grad():
             pixels = to_pixels(self._bundle.generator.render(outcome.latent, outcome.noise, settings.size)[0])
@@ -248,4 +262,4 @@ class Pipeline:
 
 
 def _last(outcome: Outcome) -> float:
-    return float(outcome.similarity[-1])
+    return float(outcome.figures["similarity"][-1])

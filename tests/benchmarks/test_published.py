@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmarks.networks import LATENT_STD, NETWORKS, stylegan2_weights, synthetic_encoders
-from benchmarks.published_loop import published_loop
+from benchmarks.published_loop import published_loop, voice_distance
 from benchmarks.published_stylegan2 import StyleGAN2
-from voicestyle.engine import Engine, Schedule, encoder_input
+from voicestyle.engine import Engine, Schedule, VoiceObjective, encoder_input
 from voicestyle.generators import read_stylegan2
 
 CONFIG, ENCODER = NETWORKS["tiny"].generator, NETWORKS["tiny"].encoder
@@ -63,16 +63,14 @@ def test_steps_equal_the_published_loop(weights, ours, draws, schedule):
         voice = frozen.encode_voice(draws["voice"])[0]
     engine = Engine(
         ours,
-        frozen.face_subnet,
+        VoiceObjective(frozen.face_subnet, embedding_dim=8, image_size=64),
         latent_std=9.0,
-        embedding_dim=8,
-        image_size=64,
         schedule=schedule,
         dtype=torch.float64,
     )
     engine.add(
         "face",
-        voice,
+        [voice],
         draws["first_latent"][0],
         seed=0,
         steps=STEPS,
@@ -82,11 +80,11 @@ def test_steps_equal_the_published_loop(weights, ours, draws, schedule):
     for _ in range(STEPS):
         engine.step()
     generator = StyleGAN2(weights).double()
-    networks = (generator, encoders.encode_voice, encoders.encode_face)
-    states = list(published_loop(*networks, latent_std=9.0, image_size=64, **draws, **asdict(schedule)))
+    distance = voice_distance(encoders.encode_voice, encoders.encode_face, draws.pop("voice"), 64)
+    states = list(published_loop(generator, distance, latent_std=9.0, **draws, **asdict(schedule)))
 
     outcome, last = engine.outcome("face"), states[-1]
-    assert [state.similarity for state in states] == pytest.approx(outcome.similarity.tolist(), abs=1e-6)
+    assert [state.similarity for state in states] == pytest.approx(outcome.figures["similarity"].tolist(), abs=1e-6)
     torch.testing.assert_close(last.latent, outcome.latent, rtol=0, atol=1e-5)
     assert (last.latent - draws["first_latent"]).abs().max() > 0.01
     for level, expected in zip(last.noise, outcome.noise, strict=True):
@@ -102,7 +100,9 @@ def test_steps_equal_the_published_loop(weights, ours, draws, schedule):
 
 def test_every_parameter_gets_a_gradient(weights, draws):
     generator, encoders = StyleGAN2(weights), synthetic_encoders(ENCODER)
-    next(published_loop(generator, encoders.encode_voice, encoders.encode_face, latent_std=9.0, image_size=64, **draws))
+    distance = voice_distance(encoders.encode_voice, encoders.encode_face, draws["voice"], 64)
+    rest = {name: value for name, value in draws.items() if name != "voice"}
+    next(published_loop(generator, distance, latent_std=9.0, **rest))
     assert not [name for name, value in generator.named_parameters() if value.grad is None]
     assert not [name for name, value in encoders.named_parameters() if value.grad is None]
 

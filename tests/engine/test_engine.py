@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.published_loop import published_loop
-from tests.support.tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, item, take_steps
+from benchmarks.published_loop import published_loop, voice_distance
+from tests.support.tiny_engine import EMBEDDING, STD, TinyGenerator, engine, face_encoder, item, objective, take_steps
 from voicestyle.engine import Engine, Schedule
 from voicestyle.engine.step_numbers import StepNumbers
 
@@ -26,18 +26,15 @@ OTHER = Schedule(
 )
 
 
-def published(voice_embedding, first_latent, noise, latent_noise, steps, schedule=PUBLISHED, **_):
+def published(target, first_latent, noise, latent_noise, steps, schedule=PUBLISHED, **_):
     """The states of the published loop after each step of one item."""
     states = published_loop(
         TinyGenerator(),
-        lambda voice: voice,
-        face_encoder,
-        voice=voice_embedding[None],
+        voice_distance(lambda voice: voice, face_encoder, target[0][None], 16),
         first_latent=first_latent[None],
         first_noise=[level[None] for level in noise],
         latent_noise=latent_noise,
         latent_std=STD,
-        image_size=16,
         **asdict(schedule),
     )
     return list(islice(states, steps))
@@ -53,7 +50,7 @@ def assert_equals_published(outcome, number, steps=20, schedule=PUBLISHED):
     torch.testing.assert_close(outcome.latent, expected[-1].latent, rtol=1e-8, atol=1e-9)
     for ours, theirs in zip(outcome.noise, expected[-1].noise, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
-    assert outcome.similarity.tolist() == pytest.approx([state.similarity for state in expected], abs=1e-9)
+    assert outcome.figures["similarity"].tolist() == pytest.approx([state.similarity for state in expected], abs=1e-9)
 
 
 def test_engine_equals_the_published_loop(batched):
@@ -105,21 +102,22 @@ def test_similarity_rises_and_progress_reports_it():
     running = engine()
     for number in range(3):
         running.add(number, **item(number, steps=40))
-    assert all(math.isnan(p.similarity) for p in running.progress().values())
+    assert all(math.isnan(p.figures["similarity"]) for p in running.progress().values())
     take_steps(running, 1)
     first = running.progress()
     take_steps(running, 38)
     last = running.progress()
     for number in range(3):
         assert last[number].step == 39
-        assert last[number].similarity > first[number].similarity
-        assert last[number].similarity == pytest.approx(float(running.outcome(number).similarity[-1]))
+        similarity = last[number].figures["similarity"]
+        assert similarity > first[number].figures["similarity"]
+        assert similarity == pytest.approx(float(running.outcome(number).figures["similarity"][-1]))
 
 
 @pytest.mark.parametrize(("options", "images"), [({}, {1}), ({"batched": True}, {3})])
 def test_a_cpu_is_sequential_by_default(options, images):
-    running, seen = engine(**options), set()
-    running.face_encoder = lambda images: seen.add(len(images)) or face_encoder(images)
+    seen = set()
+    running = engine(objective=objective(lambda images: seen.add(len(images)) or face_encoder(images)), **options)
     for number in range(3):
         running.add(number, **item(number))
     take_steps(running, 2)
@@ -143,15 +141,12 @@ def test_a_generator_without_noise_maps_and_larger_images():
 
     running = Engine(
         Fixed(),
-        lambda images: face_encoder(images[:, :, ::2, ::2]),
+        objective(lambda images: face_encoder(images[:, :, ::2, ::2]), encoder_size=32),
         latent_std=STD,
-        embedding_dim=EMBEDDING,
-        image_size=16,
-        encoder_size=32,
         dtype=torch.float64,
     )
-    running.add("x", torch.ones(EMBEDDING), torch.zeros(5), seed=0, steps=8)
-    similarity = take_steps(running, 8)["x"].similarity
+    running.add("x", [torch.ones(EMBEDDING)], torch.zeros(5), seed=0, steps=8)
+    similarity = take_steps(running, 8)["x"].figures["similarity"]
     assert similarity[-1] > similarity[0]
 
 
@@ -160,7 +155,8 @@ def test_a_generator_without_noise_maps_and_larger_images():
     [
         ({"steps": 0}, "steps must be 1 to 40, got 0"),
         ({"steps": 41}, "steps must be 1 to 40, got 41"),
-        ({"voice_embedding": torch.ones(3)}, r"voice_embedding must have shape \[6\], got \[3\]"),
+        ({"target": [torch.ones(3)]}, r"target must have shape \[6\], got \[3\]"),
+        ({"target": []}, "a target of this objective has 1 tensors, got 0"),
         ({"first_latent": torch.ones(1, 5)}, r"first_latent must have shape \[5\]"),
         ({"noise": [torch.ones(1, 4, 4)]}, "takes 2 noise maps, got 1"),
         ({"latent_noise": torch.ones(3, 5)}, r"latent_noise must have shape \[20, 5\]"),
@@ -236,3 +232,35 @@ def test_a_batched_engine_steps_all_or_nothing():
     with pytest.raises(ValueError, match="steps all of its 2 items at once, got 1"):
         running.step(["a"])
     assert {key: at.step for key, at in running.progress().items()} == {"a": 1, "b": 1}
+
+
+def test_w_plus_equals_the_published_loop(batched):
+    class Rows(TinyGenerator):
+        def forward(self, w, noise):
+            return super().forward(w[:, 0] + 2 * w[:, 1], noise)
+
+    running = Engine(
+        Rows(), objective(), latent_std=STD, latent_rows=2, max_steps=40, dtype=torch.float64, batched=batched
+    )
+    items = []
+    for number in range(2):
+        given = item(number)
+        source = torch.Generator().manual_seed(200 + number)
+        given["first_latent"] = torch.randn(2, 5, generator=source, dtype=torch.float64)
+        given["latent_noise"] = torch.randn(20, 2, 5, generator=source, dtype=torch.float64)
+        items.append(given)
+        running.add(number, **given)
+    finished = take_steps(running, 20)
+    for number, given in enumerate(items):
+        states = published_loop(
+            Rows(),
+            voice_distance(lambda voice: voice, face_encoder, given["target"][0][None], 16),
+            first_latent=given["first_latent"][None],
+            first_noise=[level[None] for level in given["noise"]],
+            latent_noise=given["latent_noise"],
+            latent_std=STD,
+        )
+        last = list(states)[-1]
+        torch.testing.assert_close(finished[number].latent, last.latent, rtol=1e-8, atol=1e-9)
+    with pytest.raises(ValueError, match=r"first_latent must have shape \[2, 5\], got \[5\]"):
+        running.add("w", **item(3))

@@ -70,7 +70,8 @@ def test_padded_steps_equal_plain_steps_while_items_change():
         torch.testing.assert_close(outcome.latent, expected.latent, rtol=1e-9, atol=1e-10)
         for ours, theirs in zip(outcome.noise, expected.noise, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
-        torch.testing.assert_close(outcome.similarity, expected.similarity, rtol=0, atol=1e-10)
+        similarity, expected_similarity = (each.figures["similarity"] for each in (outcome, expected))
+        torch.testing.assert_close(similarity, expected_similarity, rtol=0, atol=1e-10)
 
 
 def test_capture_needs_an_empty_batched_engine():
@@ -84,7 +85,7 @@ def test_capture_needs_an_empty_batched_engine():
 
 @pytest.mark.gpu
 def test_cuda_graphs_equal_single_kernels():
-    from voicestyle.engine import Engine
+    from voicestyle.engine import Engine, VoiceObjective
     from voicestyle.generators import StyleGAN2, StyleGAN2Config
 
     torch.manual_seed(0)
@@ -97,19 +98,18 @@ def test_cuda_graphs_equal_single_kernels():
     for capture in (None, CudaCapture(torch.device("cuda"))):
         running = Engine(
             generator,
-            lambda images: images.flatten(1) @ weight,
+            VoiceObjective(lambda images: images.flatten(1) @ weight, embedding_dim=8, image_size=64),
             latent_std=1.0,
-            embedding_dim=8,
             capacity=4,
-            image_size=64,
             device="cuda",
         )
         if capture:
             running.capture(capture)
         for number in range(3):
-            running.add(number, torch.ones(8), torch.zeros(512), seed=number, steps=5 + number)
+            running.add(number, [torch.ones(8)], torch.zeros(512), seed=number, steps=5 + number)
         finished = take_steps(running, 7)
         outcomes.append([finished[number] for number in range(3)])
     for plain, captured in zip(*outcomes, strict=True):
-        torch.testing.assert_close(captured.similarity, plain.similarity, rtol=0, atol=1e-3)
+        similarity, expected = (each.figures["similarity"] for each in (captured, plain))
+        torch.testing.assert_close(similarity, expected, rtol=0, atol=1e-3)
         torch.testing.assert_close(captured.latent, plain.latent, rtol=0, atol=1e-2)

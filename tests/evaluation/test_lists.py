@@ -96,7 +96,10 @@ def test_groups_are_named_by_files(name, group):
             [f"{VOICE} {FACE} {FACE_2}", f"{VOICE} {FACE_2} {FACE}"],
             "line 2: id10002 and Ann_Lee must always be one person",
         ),
-        ([f"{VOICE} {FACE} {FACE_2}", f"id7/a.wav {FACE} {FACE_2}"], "line 2: Ann_Lee and id10002 must always be one"),
+        (
+            [f"{VOICE} {FACE} {FACE_2}", f"id7/a.wav {FACE} {FACE_2}"],
+            "line 2: Ann_Lee and id10002 must always be one person",
+        ),
         (
             [f"{VOICE} {FACE} ../secret/1.jpg"],
             "line 1: a path must be relative and without .., received '../secret/1.jpg'",

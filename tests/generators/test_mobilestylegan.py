@@ -136,3 +136,23 @@ def test_the_default_size_is_the_published_one() -> None:
 def test_invalid_options_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MobileStyleGANConfig(**options)
+
+
+def test_w_plus_of_equal_rows_is_w(random_generator: MobileStyleGAN, compiled: torch.jit.ScriptModule) -> None:
+    w, rows = latents(2), random_generator.latent_rows
+    w_plus = w[:, None].repeat(1, rows, 1)
+    for generator in (random_generator, compiled):
+        assert torch.equal(generator(w_plus, []), generator(w, []))
+        assert torch.equal(generator.render(w_plus, [], 128), generator.render(w, [], 128))
+
+
+def test_each_row_of_w_plus_changes_both_images(random_generator: MobileStyleGAN) -> None:
+    w_plus = latents(1)[:, None].repeat(1, random_generator.latent_rows, 1)
+    small, large = random_generator(w_plus, []), random_generator.render(w_plus, [], 128)
+    for row in range(random_generator.latent_rows):
+        other = w_plus.clone()
+        other[:, row] += latents(2)[1]
+        assert not torch.allclose(random_generator(other, []), small)
+        assert not torch.allclose(random_generator.render(other, [], 128), large)
+    with pytest.raises(ValueError, match=r"w must be \[N, 512\] or \[N, 8, 512\]"):
+        random_generator(w_plus[:, 1:], [])

@@ -63,7 +63,7 @@ def test_one_altered_byte_is_named(altered, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format must be 2, got 1; build the bundle again"),
+        ({"format": 1}, "format must be 3, got 1; build the bundle again"),
         ({"colour": "red"}, "unknown field 'colour'; the nearest known one is"),
         ({"default_size": 99}, r"default_size must be one of \[32, 64\], got 99"),
         ({"default_steps": 41}, "default_steps must be 1 to 40, got 41"),
@@ -105,7 +105,7 @@ def test_a_missing_field_or_manifest_is_one_clear_error(altered, tmp_path):
     [
         ({"assignments": np.zeros(40, np.int32)}, "every prototype must have an image, got none for"),
         ({"assignments": np.arange(40, dtype=np.int32) % 6}, "assignments.npy must be in 0 … 4, got 5"),
-        ({"latents": np.zeros((40, 8), np.float32)}, "latent_dim of latent_bank.npy must be 512"),
+        ({"latents": np.zeros((40, 8), np.float32)}, "shape of the latents in latent_bank.npy must be \\(512,\\)"),
     ],
 )
 def test_inconsistent_parts_leave_nothing_behind(tmp_path, parts, change, message):

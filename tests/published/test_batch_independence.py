@@ -9,7 +9,7 @@ import torch
 
 from cmpc2 import ResNet
 from tests.support.tiny_engine import take_steps
-from voicestyle.engine import Engine
+from voicestyle.engine import Engine, VoiceObjective
 from voicestyle.generators import read_stylegan2
 
 STEPS = 6
@@ -35,13 +35,13 @@ def threads(request):
 
 def engine_of(networks, **options):
     generator, encoder = networks
-    return Engine(generator, encoder, latent_std=10.0, embedding_dim=EMBEDDING, capacity=4, **options)
+    return Engine(generator, VoiceObjective(encoder, embedding_dim=EMBEDDING), latent_std=10.0, capacity=4, **options)
 
 
 def add(engine, number, steps=STEPS):
     source = torch.Generator().manual_seed(number)
     voice, first = torch.randn(EMBEDDING, generator=source), torch.randn(512, generator=source)
-    engine.add(number, voice, first, seed=number, steps=steps)
+    engine.add(number, [voice], first, seed=number, steps=steps)
 
 
 def alone(networks, number):
@@ -65,7 +65,7 @@ def in_a_batch(networks, number, **options):
 
 
 def tensors(outcome):
-    return [outcome.latent, *outcome.noise, outcome.similarity]
+    return [outcome.latent, *outcome.noise, outcome.figures["similarity"]]
 
 
 def test_other_requests_do_not_change_a_single_bit(networks):

@@ -15,7 +15,7 @@ import cmpc2
 from tests.support.tiny_engine import take_steps
 from voicestyle.bundle import Bundle
 from voicestyle.cli import main
-from voicestyle.engine import Engine
+from voicestyle.engine import Engine, VoiceObjective
 from voicestyle.errors import BundleError
 from voicestyle.generators import read_stylegan2
 from voicestyle.manifest import FILES
@@ -52,14 +52,12 @@ def test_published_files_give_the_face_of_the_engine(published_files, options, s
     latents = read_latents(files.latents)
     engine = Engine(
         generator,
-        encoders.face_subnet.requires_grad_(False),
+        VoiceObjective(encoders.face_subnet.requires_grad_(False), embedding_dim=8, image_size=64),
         latent_std=built.manifest.latent_std,
-        embedding_dim=8,
-        image_size=64,
     )
     first = torch.from_numpy(latents.latents[latents.rows_of(videos)].mean(axis=0))
-    engine.add("voice", voice, first, seed=4, steps=5)
-    np.testing.assert_allclose(face.trace, take_steps(engine, 5)["voice"].similarity, atol=1e-4)
+    engine.add("voice", [voice], first, seed=4, steps=5)
+    np.testing.assert_allclose(face.trace, take_steps(engine, 5)["voice"].figures["similarity"], atol=1e-4)
     assert len(set(face.trace)) == 5
 
 
@@ -212,7 +210,7 @@ def test_latents_of_another_length_are_rejected(published_files, options, tmp_pa
     files = published_files()
     content = torch.load(files.latents)
     torch.save({**content, "latents": content["latents"][:, :256]}, files.latents)
-    with pytest.raises(BundleError, match="a latent must have the 512 components of the generator's w; got 256"):
+    with pytest.raises(BundleError, match=r"latents must be the generator's w \[512\] or w\+ \[10, 512\]; got \[256\]"):
         build_published_bundle(tmp_path / "bundles" / "new", files, options)
     assert not (tmp_path / "bundles").exists()
 

@@ -80,7 +80,7 @@ VIDEOS = ["a", "b"]
     ("content", "message"),
     [
         ({"latents": torch.ones(2, 512)}, r'must be \{"latents": tensor, "videos": list\}; its keys are latents'),
-        ({"latents": torch.ones(2, 14, 512), "videos": VIDEOS}, r"numbers \[M, D\], got float32 \[2, 14, 512\]"),
+        ({"latents": torch.ones(2), "videos": VIDEOS}, r"numbers \[M, D\] or \[M, L, D\], got float32 \[2\]"),
         ({"latents": torch.ones(2, 512).long(), "videos": VIDEOS}, r"got int64 \[2, 512\]"),
         ({"latents": torch.ones(0, 512), "videos": []}, r"got float32 \[0, 512\]"),
         ({"latents": torch.full((2, 512), torch.inf), "videos": VIDEOS}, "must be finite"),

@@ -98,8 +98,8 @@ def test_equals_the_reference_with_gradients(narrow, weights_of, tmp_path, size)
     z, noise = draw(generator, 2)
     torch.testing.assert_close(generator.map(z), reference.map(z), rtol=1e-10, atol=1e-12)
     w = generator.map(z)
-    plus = w[:, None] + 0.3 * torch.randn(2, generator.latents, 512, dtype=torch.float64)
-    for latents, theirs in ((w, w[:, None].expand(-1, generator.latents, -1)), (plus, plus)):
+    plus = w[:, None] + 0.3 * torch.randn(2, generator.latent_rows, 512, dtype=torch.float64)
+    for latents, theirs in ((w, w[:, None].expand(-1, generator.latent_rows, -1)), (plus, plus)):
         results = []
         for network, given in ((generator, latents), (reference, theirs)):
             leaves = [tensor.clone().requires_grad_() for tensor in (given, *noise)]
@@ -240,4 +240,4 @@ def test_invalid_options_are_rejected(options, message):
 def test_widths_are_the_published_ones():
     assert StyleGAN2Config(1024).widths == [512, 512, 512, 512, 512, 256, 128, 64, 32]
     assert StyleGAN2Config(256, 1).widths == [512, 512, 512, 512, 256, 128, 64]
-    assert StyleGAN2Config(256).latents == 14
+    assert StyleGAN2Config(256).latent_rows == 14

@@ -21,7 +21,7 @@ def test_images_and_gradients(request, reference, generator_of, generator_size, 
     assert relative_error(w, reference.array(name, "w")) < tolerance
 
     w = torch.from_numpy(reference.array(name, "w")).to(dtype)
-    plus = w[:, None] + 0.1 * draw((2, generator.latents, 512), "wplus")
+    plus = w[:, None] + 0.1 * draw((2, generator.latent_rows, 512), "wplus")
     with torch.no_grad():
         images_of_plus = generator(plus, noise)
     assert (

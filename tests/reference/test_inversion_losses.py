@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from voicestyle.face_networks import IrSe50
-from voicestyle.inversion import IdentityLoss, PerceptualLoss
+from voicestyle.inversion import IdentityTerm, PerceptualTerm
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -24,6 +24,12 @@ def images(reference):
     return draw("target"), draw("other")
 
 
+def linear_layers(reference):
+    """LPIPS' linear layers in the vectors."""
+    draws = [reference.normal((1, width, 1, 1), f"lin{i}") for i, width in enumerate(WIDTHS)]
+    return [torch.from_numpy(0.1 * np.abs(draw)) for draw in draws]
+
+
 def assert_close(found, expected):
     assert (found - expected).norm() < 1e-6 * expected.norm()
 
@@ -37,22 +43,19 @@ def assert_gradient(found, reference, name):
 
 @pytest.mark.long
 def test_lpips_and_its_gradient(reference, images, expected):
-    linear = [
-        torch.from_numpy(0.1 * np.abs(reference.normal((1, width, 1, 1), f"lin{i}"))) for i, width in enumerate(WIDTHS)
-    ]
-    loss = PerceptualLoss(reference.state_dict("vgg16"), linear).double()
+    loss = PerceptualTerm(reference.state_dict("vgg16"), linear_layers(reference)).double()
     target, other = images[0], images[1].clone().requires_grad_()
-    distance = loss(other, loss.features(target))
+    distance = loss(other, loss.target(target))
     assert_close(distance.detach(), expected("lpips"))
     (gradient,) = torch.autograd.grad(distance.sum(), other)
     assert_gradient(gradient, reference, "lpips")
 
 
 def test_identity_and_its_gradient(reference, images, expected):
-    loss = IdentityLoss(IrSe50.from_state_dict(reference.state_dict("ir_se50")).double())
+    loss = IdentityTerm(IrSe50.from_state_dict(reference.state_dict("ir_se50")).double())
     target, other = images[0], images[1].clone().requires_grad_()
-    assert_close(loss.embed(other).detach(), expected("identity"))
-    distance = loss(other, loss.embed(target))
+    assert_close(loss.target(other)[0].detach(), expected("identity"))
+    distance = loss(other, loss.target(target))
     assert_close(distance.detach(), expected("identity_loss"))
     (gradient,) = torch.autograd.grad(distance.sum(), other)
     assert_gradient(gradient, reference, "identity")

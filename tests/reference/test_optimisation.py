@@ -10,11 +10,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks.published_loop import published_loop
+from benchmarks.published_loop import published_loop, voice_distance
 from cmpc2 import CMPC
 from voicestyle.bundle import Bundle
 from voicestyle.cli import main
-from voicestyle.engine import Engine, Schedule
+from voicestyle.engine import Engine, Schedule, VoiceObjective
 from voicestyle.engine.noise_maps import regularisation
 from voicestyle.images import to_pixels
 
@@ -51,22 +51,22 @@ class Optimisation:
     def engine(self, capacity):
         return Engine(
             self.generator,
-            self.face_encoder,
+            VoiceObjective(self.face_encoder, embedding_dim=512, image_size=min(256, self.size)),
             latent_std=float(self.array("latent_std")),
-            embedding_dim=512,
             capacity=capacity,
             max_steps=STEPS,
-            image_size=min(256, self.size),
             dtype=self.dtype,
         )
 
     def add(self, engine):
         first = torch.from_numpy(self.array("initial"))[0]
-        engine.add("request", self.voice, first, seed=0, steps=STEPS, noise=self.noise, latent_noise=self.latent_noise)
+        engine.add(
+            "request", [self.voice], first, seed=0, steps=STEPS, noise=self.noise, latent_noise=self.latent_noise
+        )
 
     def add_other(self, engine, number):
         first = self.draw((4, 512), f"other_{number}").mean(dim=0)
-        engine.add(number, self.draw((512,), f"voice_{number}"), first, seed=number, steps=20 + number)
+        engine.add(number, [self.draw((512,), f"voice_{number}")], first, seed=number, steps=20 + number)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def follow(it, engine, steps):
     for i in range(steps):
         engine.step()
         outcome = engine.outcome("request")
-        distance = 1 - float(outcome.similarity[i])
+        distance = 1 - float(outcome.figures["similarity"][i])
         early = i < 3
         tolerance = 1e-6 if exact else 1e-4 if early else 5e-4
         assert distance == pytest.approx(float(it.array("similarity")[i]), abs=tolerance)
@@ -170,14 +170,11 @@ def test_the_published_loop_equals_the_vectors(reference, optimisation_of):
     it = optimisation_of(min(reference.meta["optimise_sizes"]), torch.float64)
     loop = published_loop(
         it.generator,
-        lambda voice: voice,
-        it.face_encoder,
-        voice=it.voice[None],
+        voice_distance(lambda voice: voice, it.face_encoder, it.voice[None], min(256, it.size)),
         first_latent=torch.from_numpy(it.array("initial")),
         first_noise=[level[None] for level in it.noise],
         latent_noise=it.latent_noise,
         latent_std=float(it.array("latent_std")),
-        image_size=min(256, it.size),
     )
     for i, state in enumerate(islice(loop, 2)):
         assert 1 - state.similarity == pytest.approx(float(it.array("similarity")[i]), abs=1e-6)

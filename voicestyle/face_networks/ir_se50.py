@@ -91,4 +91,5 @@ class IrSe50(FaceNetwork):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Faces [N, 3, 112, 112] in [-1, 1] to unit vectors [N, 512]."""
-        return F.normalize(self.output_layer(self.body(self.input_layer(faces))), dim=1)
+        x = faces.to(self.input_layer[0].weight.dtype)
+        return F.normalize(self.output_layer(self.body(self.input_layer(x))).to(faces.dtype), dim=1)

@@ -40,6 +40,18 @@ class MappingNetwork(nn.Module):
         return x
 
 
+def as_w_plus(w: Tensor, rows: int, dim: int) -> Tensor:
+    """w [N, dim] with the same row for each layer, or w+ [N, rows, dim] as it is. Returns [N, rows, dim].
+
+    Raises ValueError for another shape (in TorchScript: torch.jit.Error).
+    """
+    if w.dim() == 2 and w.shape[1] == dim:
+        return w.unsqueeze(1).expand(-1, rows, -1)
+    if w.dim() != 3 or w.shape[1] != rows or w.shape[2] != dim:
+        raise ValueError(f"w must be [N, {dim}] or [N, {rows}, {dim}], got {w.shape}")
+    return w
+
+
 def face_z(seeds: Iterable[int]) -> Tensor:
     """Draw latents z [N, 512], float32, standard normal. Row i depends only on seed i.
 
@@ -66,7 +78,16 @@ def map_seeds(generator: Mapper, seeds: NDArray[np.uint32]) -> Tensor:
     return torch.cat(parts)
 
 
-def latent_std(generator: Mapper) -> float:
-    """sqrt(Σ(w − mean)² / 10,000), summed over 10,000 latents and all components: the unit of the noise added to w."""
+def latent_statistics(generator: Mapper) -> tuple[Tensor, float]:
+    """Mean [512] of 10,000 latents w, and sqrt(Σ(w − mean)² / 10,000), summed over all of them and all components.
+
+    The second is the unit of the noise added to w.
+    """
     w = map_seeds(generator, np.arange(FIRST_MEAN_SEED, FIRST_MEAN_SEED + MEAN_SAMPLES, dtype=np.uint32))
-    return float((w - w.mean(dim=0)).square().sum().div(MEAN_SAMPLES).sqrt())
+    mean = w.mean(dim=0)
+    return mean, float((w - mean).square().sum().div(MEAN_SAMPLES).sqrt())
+
+
+def latent_std(generator: Mapper) -> float:
+    """The second value of `latent_statistics`."""
+    return latent_statistics(generator)[1]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from voicestyle.generators.haar import inverse_haar
-from voicestyle.generators.latents import LATENT_DIM, SLOPE, MappingNetwork
+from voicestyle.generators.latents import LATENT_DIM, SLOPE, MappingNetwork, as_w_plus
 
 BASE_SIZE = 4  # pixels of the learned input
 
@@ -96,13 +96,13 @@ class Block(nn.Module):
         self.style2 = nn.Linear(LATENT_DIM, out_channels)
         self.conv2 = SeparableConv(out_channels, out_channels, size)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """x: [N, in_channels, size / 2, size / 2]. Returns [N, out_channels, size, size]."""
+    def forward(self, x: Tensor, w_plus: Tensor) -> Tensor:
+        """x: [N, in_channels, size / 2, size / 2], w_plus: [N, 3, 512]. Returns [N, out_channels, size, size]."""
         # The style of conv1 scales whole channels, so it can be applied to the subbands, in the same pass over the
         # features as the style of the upsampling.
-        style = self.style_up(w) * self.style1(w).repeat(1, 4)
+        style = self.style_up(w_plus[:, 0]) * self.style1(w_plus[:, 1]).repeat(1, 4)
         x = self.conv1(inverse_haar(modulate(x, style)))
-        return self.conv2(modulate(x, self.style2(w)))
+        return self.conv2(modulate(x, self.style2(w_plus[:, 2])))
 
 
 class ToImage(nn.Module):
@@ -152,11 +152,15 @@ class ImageHead(nn.Module):
 class MobileStyleGAN(nn.Module):
     """The generator of the demo bundle, with the common interface of the generators (docs/bundle.md).
 
+    Latents are w [N, 512], or w+ [N, L, 512] with one row per style up to the head's features, and one last row for
+    everything after them, so that the head's image and the full network's depend on the same rows.
+
     `optimise_size` is the image size of `forward`, `sizes` are the image sizes of `render`, in pixels. `noise_shapes`
     is empty: this generator takes no noise maps. Its parameters do not require gradients.
     """
 
     latent_dim: int
+    latent_rows: int
     optimise_size: int
     sizes: List[int]  # noqa: UP006
     noise_shapes: List[List[int]]  # noqa: UP006
@@ -165,6 +169,7 @@ class MobileStyleGAN(nn.Module):
     def __init__(self, config: MobileStyleGANConfig = MobileStyleGANConfig()) -> None:
         super().__init__()
         self.latent_dim = LATENT_DIM
+        self.latent_rows = 2 + 3 * config.head_blocks
         self.optimise_size = config.optimise_size
         self.sizes = [config.optimise_size, config.render_size]
         self.noise_shapes = []
@@ -188,29 +193,31 @@ class MobileStyleGAN(nn.Module):
 
     @torch.jit.export
     def features(self, w: Tensor) -> Tensor:
-        """w: [N, 512]. Returns the features before the head: [N, 256, 128, 128]."""
-        x = self.activation(self.conv(modulate(self.input, self.style(w))))
-        for block in self.blocks:
-            x = block(x, w)
+        """w: [N, 512] or [N, L, 512]. Returns the features before the head: [N, 256, 128, 128]."""
+        w_plus = as_w_plus(w, self.latent_rows, self.latent_dim)
+        x = self.activation(self.conv(modulate(self.input, self.style(w_plus[:, 0]))))
+        for i, block in enumerate(self.blocks):
+            x = block(x, w_plus[:, 3 * i + 1 : 3 * i + 4])
         return x
 
     @torch.jit.export
     def finish(self, features: Tensor, w: Tensor) -> Tensor:
-        """features: [N, 256, 128, 128] of w: [N, 512]. Returns the full network's image [N, 3, 1024, 1024]."""
+        """features: [N, 256, 128, 128] of w. Returns the full network's image [N, 3, 1024, 1024]."""
+        last = as_w_plus(w, self.latent_rows, self.latent_dim)[:, -1]
         x = features
         for block in self.render_blocks:
-            x = block(x, w)
-        return self.to_image(x, w)
+            x = block(x, as_w_plus(last, 3, self.latent_dim))
+        return self.to_image(x, last)
 
     def forward(self, w: Tensor, noise: List[Tensor]) -> Tensor:  # noqa: UP006
-        """w: [N, 512], noise: empty. Returns the head's image [N, 3, 256, 256], nominally in [-1, 1], not clamped."""
+        """w: [N, 512] or [N, L, 512], noise: empty. Returns the head's image [N, 3, 256, 256], not clamped."""
         if len(noise) != 0:
             raise ValueError(f"this generator takes no noise maps, got {len(noise)}")
-        return self.head(self.features(w), w)
+        return self.head(self.features(w), as_w_plus(w, self.latent_rows, self.latent_dim)[:, -1])
 
     @torch.jit.export
     def render(self, w: Tensor, noise: List[Tensor], size: int) -> Tensor:  # noqa: UP006
-        """w: [N, 512], noise: empty. Returns [N, 3, size, size], nominally in [-1, 1], not clamped.
+        """w: [N, 512] or [N, L, 512], noise: empty. Returns [N, 3, size, size], nominally in [-1, 1], not clamped.
 
         The full network's image of 1024 pixels is average-pooled to `size`. Raises ValueError when `size` is not in
         `sizes` (in TorchScript: torch.jit.Error).

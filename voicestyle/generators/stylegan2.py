@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voicestyle.generators.latents import LATENT_DIM, SLOPE, MappingNetwork
+from voicestyle.generators.latents import LATENT_DIM, SLOPE, MappingNetwork, as_w_plus
 
 BASE_SIZE = 4  # pixels of the learned input
 BLUR = (1.0, 3.0, 3.0, 1.0)
@@ -48,7 +48,7 @@ class StyleGAN2Config:
         return [min(self.max_width, self.channel_multiplier * 2**14 // (BASE_SIZE * 2**i)) for i in range(doublings)]
 
     @property
-    def latents(self) -> int:
+    def latent_rows(self) -> int:
         """Number of rows of w+: one per convolution and one for the last image layer."""
         return 2 * len(self.widths)
 
@@ -152,7 +152,7 @@ class StyleGAN2(nn.Module):
     """
 
     latent_dim: int
-    latents: int
+    latent_rows: int
     optimise_size: int
     sizes: List[int]  # noqa: UP006
     noise_shapes: List[List[int]]  # noqa: UP006
@@ -161,7 +161,7 @@ class StyleGAN2(nn.Module):
         super().__init__()
         widths = config.widths
         self.latent_dim = LATENT_DIM
-        self.latents = config.latents
+        self.latent_rows = config.latent_rows
         self.optimise_size = config.size
         self.sizes = sorted({min(OPTIMISE_SIZE, config.size), config.size})
         maps = [BASE_SIZE * 2 ** ((i + 1) // 2) for i in range(2 * len(widths) - 1)]
@@ -183,7 +183,7 @@ class StyleGAN2(nn.Module):
 
         Raises ValueError for latents or noise maps of another shape (in TorchScript: torch.jit.Error).
         """
-        w_plus = self._rows(w)
+        w_plus = as_w_plus(w, self.latent_rows, self.latent_dim)
         self._check_noise(noise)
         x = self.conv(self.input, w_plus[:, 0], noise[0])
         image = self.to_image(x, w_plus[:, 1])
@@ -199,14 +199,6 @@ class StyleGAN2(nn.Module):
             raise ValueError(f"size must be one of {self.sizes}, got {size}")
         image = self.forward(w, noise)
         return F.avg_pool2d(image, image.shape[-1] // size)
-
-    def _rows(self, w: Tensor) -> Tensor:
-        if w.dim() == 2 and w.shape[1] == self.latent_dim:
-            return w.unsqueeze(1).expand(-1, self.latents, -1)
-        if w.dim() != 3 or w.shape[1] != self.latents or w.shape[2] != self.latent_dim:
-            rule = f"w must be [N, {self.latent_dim}] or [N, {self.latents}, {self.latent_dim}]"
-            raise ValueError(f"{rule}, got {w.shape}")
-        return w
 
     def _check_noise(self, noise: List[Tensor]) -> None:  # noqa: UP006
         if len(noise) != len(self.noise_shapes):

@@ -42,7 +42,8 @@ class StyleGAN2Contents:
         config = self.config
         return (
             f"StyleGAN2 of {config.size} pixels, channel multiplier {config.channel_multiplier}; ignored: "
-            f"{len(self.noise_buffers)} of {config.latents - 1} noise buffers, {len(self.blur_kernels)} blur kernels"
+            f"{len(self.noise_buffers)} of {config.latent_rows - 1} noise buffers, "
+            f"{len(self.blur_kernels)} blur kernels"
         )
 
 
@@ -103,7 +104,7 @@ def published_shapes(config: StyleGAN2Config) -> Shapes:
 
 def noise_shapes(config: StyleGAN2Config) -> Shapes:
     """Names and shapes of the optional noise maps."""
-    sizes = [BASE_SIZE * 2 ** ((i + 1) // 2) for i in range(config.latents - 1)]
+    sizes = [BASE_SIZE * 2 ** ((i + 1) // 2) for i in range(config.latent_rows - 1)]
     return {f"noises.noise_{i}": [1, 1, size, size] for i, size in enumerate(sizes)}
 
 

@@ -1,6 +1,20 @@
-"""The losses of GAN inversion: how far an image is from a photograph, by perceptual features and by identity."""
+"""GAN inversion: the latent of a generator whose image is nearest to a photograph (step 3 of the method)."""
 
-from voicestyle.inversion.identity import IdentityLoss
-from voicestyle.inversion.perceptual import PerceptualLoss
+from voicestyle.inversion.inverter import Inversion, InversionOptions, Inverter
+from voicestyle.inversion.loss import InversionLoss, LossFiles, load_loss
+from voicestyle.inversion.perceptual import PerceptualTerm
+from voicestyle.inversion.terms import EdgeTerm, IdentityTerm, PixelTerm, Term
 
-__all__ = ["IdentityLoss", "PerceptualLoss"]
+__all__ = [
+    "EdgeTerm",
+    "IdentityTerm",
+    "Inversion",
+    "InversionLoss",
+    "InversionOptions",
+    "Inverter",
+    "LossFiles",
+    "PerceptualTerm",
+    "PixelTerm",
+    "Term",
+    "load_loss",
+]

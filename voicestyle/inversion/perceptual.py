@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from voicestyle.engine import TargetSpec
 from voicestyle.errors import CheckpointError
+from voicestyle.inversion.terms import IMAGE_SIZE, Term
 
 MEAN = (-0.030, -0.088, -0.188)  # of images in [-1, 1], by channel
 STD = (0.458, 0.448, 0.450)
@@ -18,18 +20,23 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 EPS = 1e-10
 
 
-class PerceptualLoss(nn.Module):
-    """LPIPS of pairs of images. The features of a target are computed once and reused for every step.
+class PerceptualTerm(Term):
+    """LPIPS. The features of a photograph are computed once and reused for every step.
+
+    The dtype of the convolutions is that of the features: with bfloat16, a target takes half the memory.
 
     Args:
         vgg: torchvision's state dict of VGG-16; its classifier is ignored.
         linear: the weights [1, C, 1, 1] of the five linear layers, or None to weight all channels equally.
+        factor: the weight of the term in the loss.
 
     Raises CheckpointError for missing weights or wrong shapes.
     """
 
-    def __init__(self, vgg: Mapping[str, Tensor], linear: Sequence[Tensor] | None) -> None:
-        super().__init__()
+    name = "perceptual"
+
+    def __init__(self, vgg: Mapping[str, Tensor], linear: Sequence[Tensor] | None, factor: float = 1.0) -> None:
+        super().__init__(factor)
         self._convolutions = nn.ModuleList()
         index, channels = 0, 3
         for stage in STAGES:
@@ -47,13 +54,23 @@ class PerceptualLoss(nn.Module):
             raise CheckpointError(f"the linear layers of LPIPS must have shapes {expected}, got {found}")
         for number, weight in enumerate(linear):
             self.register_buffer(f"_linear{number}", weight.clone())
-        self.register_buffer("_mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-        self.register_buffer("_std", torch.tensor(STD).view(1, 3, 1, 1))
+        self.register_buffer("_mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("_std", torch.tensor(STD).view(3, 1, 1))
         self.requires_grad_(False)
 
-    def features(self, images: Tensor) -> list[Tensor]:
+    @property
+    def targets(self) -> tuple[TargetSpec, ...]:
+        """The features of the five stages."""
+        dtype = next(self._convolutions.parameters()).dtype
+        return tuple(
+            TargetSpec((stage[-1], IMAGE_SIZE >> i, IMAGE_SIZE >> i), dtype if dtype == torch.bfloat16 else None)
+            for i, stage in enumerate(STAGES)
+        )
+
+    def target(self, photographs: Tensor) -> list[Tensor]:
         """Images [N, 3, H, W] in [-1, 1] to the features of the five stages, each [N, C, H, W] of unit length in C."""
-        x = (images - self.get_buffer("_mean")) / self.get_buffer("_std")
+        x = (photographs - self.get_buffer("_mean")) / self.get_buffer("_std")
+        x = x.to(next(self._convolutions.parameters()).dtype)
         features: list[Tensor] = []
         for number, layers in enumerate(self._convolutions):
             if number:
@@ -63,12 +80,12 @@ class PerceptualLoss(nn.Module):
             features.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + EPS))
         return features
 
-    def forward(self, images: Tensor, target_features: Sequence[Tensor]) -> Tensor:
-        """The distance [N] of images [N, 3, H, W] to targets, given the `features` of the targets."""
+    def forward(self, images: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """The distance [N] of images [N, 3, H, W]."""
         distance = images.new_zeros(len(images))
-        for number, (ours, theirs) in enumerate(zip(self.features(images), target_features, strict=True)):
-            weighted = (ours - theirs).square() * self.get_buffer(f"_linear{number}")
-            distance = distance + weighted.sum(dim=1).mean(dim=(1, 2))
+        for number, (ours, theirs) in enumerate(zip(self.target(images), targets, strict=True)):
+            linear = self.get_buffer(f"_linear{number}").to(ours.dtype)
+            distance = distance + F.conv2d((ours - theirs).square(), linear).mean(dim=(1, 2, 3), dtype=images.dtype)
         return distance
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cmpc2.memory import Memory
 from voicestyle.errors import BundleError
-from voicestyle.published.latents import InvertedLatents
+from voicestyle.inverted_latents import InvertedLatents
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,24 @@
 """Build a bundle from published files. All files are read and cross-checked before anything is written."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from cmpc2 import ResNetConfig
 from cmpc2.checkpoint import load
 from cmpc2.memory import read_memory
 from voicestyle.bundle import sha256, write_bundle
-from voicestyle.engine import encoder_input
+from voicestyle.engine import Generator
 from voicestyle.errors import BundleError
 from voicestyle.generators import StyleGAN2, StyleGAN2Contents, latent_std, read_stylegan2
+from voicestyle.inverted_latents import read_latents
+from voicestyle.latent_embeddings import Progress, embed_latents
 from voicestyle.manifest import INSTANCE_CHOICES, Manifest
 from voicestyle.published.bank import Bank, make_bank
-from voicestyle.published.latents import read_latents
 
 NAME = "published"
 OPTIMISE_SIZE = 256  # the published code pools larger images to this size
@@ -27,8 +26,6 @@ NEAREST_PROTOTYPES = 3
 INSTANCES = 8
 LEARNING_RATE = 0.01
 STEPS = 100
-EMBED_BATCH = 8
-EMBED_SEED = 0  # of the noise maps, which are the same for all images
 
 CARD = (
     "Made from published checkpoints of CMPC and StyleGAN2. A face is a guess about a voice, never a portrait of its "
@@ -39,8 +36,6 @@ LICENCE = (
     "Code Apache-2.0. The weights, the memory and the latents have the licences of those who published them, "
     "StyleGAN2 and FFHQ allow non-commercial use only: see docs/checkpoints.md."
 )
-
-Progress = Callable[[range], Iterable[int]]
 
 
 @dataclass(frozen=True)
@@ -113,12 +108,24 @@ def build_published_bundle(
     bank = make_bank(read_memory(files.memory, files.csv, options.level), read_latents(files.latents))
     generator, contents = read_stylegan2(files.stylegan)
     image_size = min(OPTIMISE_SIZE, contents.config.size)
-    _check(files, options, bank, generator, image_size)
+    _check_sizes(files.memory, files.stylegan, options, bank.centroids.shape[1], generator)
+    _check_bank(files, bank, generator)
     encoders = load(files.cmpc, options.encoders, options.encoders)
     digests = {item.name: sha256(getattr(files, item.name)) for item in fields(files)}
     embeddings = None
     if options.instance_choice != "first":
-        embeddings = embed_latents(generator, encoders.face_subnet, bank.latents, image_size, options, progress)
+        device = torch.device(options.device)
+        embeddings = embed_latents(
+            cast(Generator, generator.to(device)),
+            encoders.face_subnet.to(device),
+            bank.latents,
+            image_size=image_size,
+            encoder_size=options.encoder_size,
+            device=device,
+            progress=progress,
+        )
+        generator.cpu()
+        encoders.face_subnet.cpu()
     manifest = Manifest(
         name=NAME,
         version=_version(digests, options),
@@ -130,6 +137,7 @@ def build_published_bundle(
         sizes=tuple(generator.sizes),
         embedding_dim=options.encoders.embedding_dim,
         latent_dim=generator.latent_dim,
+        latent_rows=None if bank.latents.ndim == 2 else bank.latents.shape[1],
         latent_std=latent_std(generator),
         prototypes=len(bank.centroids),
         prototype_level=options.level,
@@ -156,48 +164,43 @@ def build_published_bundle(
     return Built(manifest, contents, bank)
 
 
-def embed_latents(
-    generator: StyleGAN2,
-    face_encoder: nn.Module,
-    latents: NDArray[np.float32],
-    image_size: int,
-    options: PublishedOptions,
-    progress: Progress = iter,
-) -> NDArray[np.float32]:
-    """Compute the face embedding [N, E] of each latent's image. All use the same noise maps. Slow on a CPU."""
-    source = torch.Generator().manual_seed(EMBED_SEED)
-    device = torch.device(options.device)
-    noise = [torch.randn(1, 1, *shape, generator=source).to(device) for shape in generator.noise_shapes]
-    generator.to(device)
-    face_encoder.to(device)
-    parts: list[NDArray[np.float32]] = []
-    with torch.inference_mode():
-        for start in progress(range(0, len(latents), EMBED_BATCH)):
-            w = torch.from_numpy(latents[start : start + EMBED_BATCH]).to(device)
-            images = encoder_input(generator(w, noise), image_size, options.encoder_size)
-            parts.append(face_encoder(images).cpu().numpy())
-    generator.cpu()
-    face_encoder.cpu()
-    return np.concatenate(parts)
+def check_published_files(cmpc: Path, memory: Path, csv: Path, stylegan: Path, options: PublishedOptions) -> None:
+    """Check all files but the latents, before these are made. Raises what `build_published_bundle` raises."""
+    centroids = read_memory(memory, csv, options.level).centroids
+    _check_sizes(memory, stylegan, options, centroids.shape[1], read_stylegan2(stylegan)[0])
+    load(cmpc, options.encoders, options.encoders)
 
 
-def _check(files: PublishedFiles, options: PublishedOptions, bank: Bank, generator: StyleGAN2, image_size: int) -> None:
+def _check_sizes(memory: Path, stylegan: Path, options: PublishedOptions, dim: int, generator: StyleGAN2) -> None:
+    size = min(OPTIMISE_SIZE, generator.optimise_size)
+    _require(
+        {
+            f"{memory}: a centroid must have the {options.encoders.embedding_dim} components of an embedding": (
+                dim == options.encoders.embedding_dim,
+                dim,
+            ),
+            f"{stylegan}: the generator's images must have at least the face encoder's {options.encoder_size} pixels "
+            f"(at most {OPTIMISE_SIZE})": (size >= options.encoder_size, generator.optimise_size),
+        }
+    )
+
+
+def _check_bank(files: PublishedFiles, bank: Bank, generator: StyleGAN2) -> None:
     rules = {
-        f"{files.latents}: a latent must have the {generator.latent_dim} components of the generator's w": (
-            bank.latents.shape[1] == generator.latent_dim,
-            bank.latents.shape[1],
+        f"{files.latents}: latents must be the generator's w [{generator.latent_dim}] or "
+        f"w+ [{generator.latent_rows}, {generator.latent_dim}]": (
+            bank.latents.shape[1:] in ((generator.latent_dim,), (generator.latent_rows, generator.latent_dim)),
+            list(bank.latents.shape[1:]),
         ),
-        f"{files.memory}: a centroid must have the {options.encoders.embedding_dim} components of an embedding": (
-            bank.centroids.shape[1] == options.encoders.embedding_dim,
-            bank.centroids.shape[1],
-        ),
-        f"{files.stylegan}: the generator's images must have at least the face encoder's {options.encoder_size} pixels "
-        f"(at most {OPTIMISE_SIZE})": (image_size >= options.encoder_size, generator.optimise_size),
         f"{files.memory}: a level must have at least {NEAREST_PROTOTYPES} prototypes with latents": (
             len(bank.centroids) >= NEAREST_PROTOTYPES,
             len(bank.centroids),
         ),
     }
+    _require(rules)
+
+
+def _require(rules: Mapping[str, tuple[bool, object]]) -> None:
     for rule, (holds, received) in rules.items():
         if not holds:
             raise BundleError(f"{rule}; got {received}")

@@ -1,6 +1,8 @@
 """Batches of the demo training: two crops of a voice and two views of a face per speaker."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from voicestyle.training.augment_faces import FaceAugmentation
 from voicestyle.training.augment_voices import VoiceAugmentation
 from voicestyle.training.options import TrainOptions
+from voicestyle.training.randomness import Draw, keyed_generator, random_below
 
 VIEWS = 2
 
@@ -38,31 +41,44 @@ class Batch:
     face_sex: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatchMaker:
-    """Draws random batches; the generator passed to `make` is the only source of randomness."""
+    """Draws random batches, the source of the demo's trainer.
+
+    partners: int64 [S], the row of `data.identities` currently assigned to each speaker; the objective changes it.
+    """
 
     data: TrainingSet
     options: TrainOptions
     face_augmentation: FaceAugmentation = field(default_factory=FaceAugmentation)
     voice_augmentation: VoiceAugmentation = field(default_factory=VoiceAugmentation)
 
+    def __post_init__(self) -> None:
+        self.partners = torch.arange(len(self.data.speaker_sex))
+
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches that together contain about as many speakers as the training set."""
         return max(1, len(self.data.speaker_sex) // self.options.speakers_per_batch)
 
-    def make(self, size: int, partners: Tensor, generator: torch.Generator) -> Batch:
-        """Draw a batch, half women and half men, with faces of `size` pixels.
+    def description(self) -> dict[str, Any]:
+        """The number of speakers and faces. The options are the objective's."""
+        return {"speakers": len(self.data.speaker_sex), "faces": len(self.data.images)}
 
-        partners: int64 [S], the row of `identities` currently assigned to each speaker.
-        """
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch."""
+        for step in range(self.steps_per_epoch):
+            generator = keyed_generator(Draw.BATCH, self.options.seed, epoch, step)
+            yield self.make(self._face_size(epoch, generator), generator)
+
+    def make(self, size: int, generator: torch.Generator) -> Batch:
+        """Draw a batch, half women and half men, with faces of `size` pixels."""
         speakers = self._choose(generator)
         shortest, longest = self.options.crop_frames
-        frames = int(torch.randint(shortest, longest + 1, (1,), generator=generator))
+        frames = shortest + random_below(longest + 1 - shortest, generator)
         voices = [self._voice(i, frames, generator) for _ in range(VIEWS) for i in speakers.tolist()]
         column = torch.randint(self.data.identities.shape[1], (len(speakers),), generator=generator)
-        paired = self.data.identities[partners[speakers], column]
+        paired = self.data.identities[self.partners[speakers], column]
         others = torch.randint(len(self.data.images), (self.options.other_faces,), generator=generator)
         rows = torch.cat([paired.repeat(VIEWS), others])
         pixels = torch.from_numpy(self.data.images[rows.numpy()])
@@ -75,6 +91,12 @@ class BatchMaker:
             face_sex=self.data.face_sex[rows],
         )
 
+    def _face_size(self, epoch: int, generator: torch.Generator) -> int:
+        sizes = self.options.face_sizes
+        if epoch >= (1 - self.options.full_size_share) * self.options.epochs:
+            return sizes[-1]
+        return sizes[random_below(len(sizes), generator)]
+
     def _choose(self, generator: torch.Generator) -> Tensor:
         chosen: list[Tensor] = []
         for sex in self.data.speaker_sex.unique().tolist():
@@ -85,5 +107,4 @@ class BatchMaker:
 
     def _voice(self, speaker: int, frames: int, generator: torch.Generator) -> Tensor:
         variants = self.data.log_mels[speaker]
-        variant = int(torch.randint(len(variants), (1,), generator=generator))
-        return self.voice_augmentation(variants[variant], frames, generator)
+        return self.voice_augmentation(variants[random_below(len(variants), generator)], frames, generator)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmpc2 import CMPC, ResNetConfig
+from cmpc2.resnet import BasicBlock
 from voicestyle.generators import DEFAULT_HEAD, WHEEL_SHA256, MobileStyleGAN, face_z, from_wheel
 from voicestyle.training.assets import (
     consistent_faces,
@@ -21,8 +22,9 @@ from voicestyle.training.assets import (
     rounded_to_float16,
     write_assets,
 )
-from voicestyle.training.batches import BatchMaker, TrainingSet
+from voicestyle.training.batches import Batch, BatchMaker, TrainingSet
 from voicestyle.training.clusters import kmeans_within
+from voicestyle.training.demo_objective import DemoObjective
 from voicestyle.training.faces import FaceCache, compiled, pooled
 from voicestyle.training.labels import SEXES, FaceLabels, label_faces
 from voicestyle.training.options import FaceOptions, TrainOptions
@@ -71,7 +73,7 @@ class DemoTraining:
 
         torch.manual_seed(self.train_options.seed)
         model = CMPC(VOICE, FACE)
-        trainer = Trainer(model, BatchMaker(data, self.train_options))
+        trainer = demo_trainer(model, data, self.train_options)
         checkpoint = self.work / "checkpoint.pt"
         if checkpoint.is_file():
             trainer.resume(checkpoint)
@@ -142,6 +144,25 @@ class DemoTraining:
         }
         write_assets(self.assets, model, {"voice": VOICE, "face": FACE}, bank, card)
         return measured
+
+
+def demo_trainer(model: CMPC, data: TrainingSet, options: TrainOptions) -> Trainer[Batch]:
+    """The trainer of `model`, whose last biases it lowers, at the start."""
+    lower_last_bias(model)
+    maker = BatchMaker(data, options)
+    return Trainer(model, maker, DemoObjective(maker, model.voice_subnet.embedding_dim), options.loop())
+
+
+def lower_last_bias(model: CMPC) -> None:
+    """Initialise the last activation to be mostly zero.
+
+    Embeddings are means of ReLU outputs, hence positive: two embeddings of a new network have a cosine of about 0.9,
+    and most of a short training would be spent on separating them.
+    """
+    for encoder in (model.voice_subnet, model.face_subnet):
+        last = encoder.layer4[-1]
+        assert isinstance(last, BasicBlock)
+        torch.nn.init.constant_(last.bn2.bias, -2.0)
 
 
 def _sex_of(speakers: list[Speaker]) -> Tensor:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from voicestyle.training.optimiser import OptimiserOptions
+from voicestyle.training.trainer import LoopOptions
+
 
 @dataclass(frozen=True)
 class FaceOptions:
@@ -80,3 +83,9 @@ class TrainOptions:
             raise ValueError(f"face_sizes must be ascending, received {self.face_sizes}")
         if self.temperature <= 0 or self.sex_temperature <= 0:
             raise ValueError(f"temperatures must be positive, received {self.temperature} and {self.sex_temperature}")
+
+    def loop(self) -> LoopOptions:
+        """The options of the training loop."""
+        rate = self.learning_rate
+        optimiser = OptimiserOptions("adamw", rate, 0.02 * rate, self.weight_decay, warm_up=0.05, clip=5.0)
+        return LoopOptions(self.epochs, optimiser=optimiser)

@@ -1,189 +1,212 @@
-"""The training loop: CMPC's losses, a memory of embeddings for the prototypes, one checkpoint per epoch."""
+"""The training loop of both encoders, for any source of batches and any objective.
+
+`VideoBatches` with `CmpcObjective` is CMPC's training; `BatchMaker` with `DemoObjective` is that of the demo bundle.
+"""
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from cmpc2 import CMPC
-from cmpc2.resnet import BasicBlock
-from voicestyle.training.batches import VIEWS, Batch, BatchMaker
-from voicestyle.training.clusters import spherical_kmeans
-from voicestyle.training.errors import TrainingDataError
-from voicestyle.training.losses import contrast_within, cross_modal_contrast, prototype_contrast, view_agreement
-from voicestyle.training.pairing import match_alike
+from voicestyle.training.checkpoint import read_state, write_atomically
+from voicestyle.training.distributed import Ranks
+from voicestyle.training.errors import TrainingError
+from voicestyle.training.losses import unit
+from voicestyle.training.optimiser import OptimiserOptions
 
-_MEMORY_MOMENTUM = 0.5
-_WARM_UP = 0.05
+Losses = dict[str, float]
+Report = Callable[[int, Losses], None]
+"""report(epoch, mean losses and learning rate), after each epoch."""
+Record = Callable[[int, Losses], None]
+"""record(step, losses and learning rate), for every step; called after an epoch, so no step waits for the device."""
+
+PRECISIONS = ("float32", "bfloat16")
+_LAYOUT = torch.channels_last
 
 
-class Trainer:
-    """Trains `model` on the batches of `maker`. An epoch's random numbers depend only on (seed, epoch), so that a
-    resumed training gives the same weights."""
+class Encoded(Protocol):
+    """What the loop needs to know of a batch: this process's inputs [n, 1, 64, T] and [m, 3, H, W]."""
 
-    def __init__(self, model: CMPC, maker: BatchMaker) -> None:
-        self.model, self.maker, self.options = model, maker, maker.options
-        _lower_last_bias(model)
-        self.optimiser = torch.optim.AdamW(
-            model.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay
-        )
-        speakers = len(maker.data.speaker_sex)
-        dim = model.voice_subnet.embedding_dim
+    @property
+    def voices(self) -> Tensor:
+        """Log-mels."""
+        ...
+
+    @property
+    def faces(self) -> Tensor:
+        """Images."""
+        ...
+
+
+AnyBatch = TypeVar("AnyBatch", bound=Encoded)
+BatchOut = TypeVar("BatchOut", bound=Encoded, covariant=True)
+BatchIn = TypeVar("BatchIn", bound=Encoded, contravariant=True)
+
+
+class Source(Protocol[BatchOut]):
+    """A source of batches, whose randomness depends on (seed, epoch, index) alone."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches."""
+        ...
+
+    def batches(self, epoch: int) -> Iterator[BatchOut]:
+        """The batches of an epoch."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """Options and data, which a resumed training must share."""
+        ...
+
+
+class Objective(Protocol[BatchIn]):
+    """Losses, with the state that they need between steps."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Prepare the epoch, e.g. by clustering."""
+        ...
+
+    def losses(self, batch: BatchIn, voices: Tensor, faces: Tensor) -> dict[str, Tensor]:
+        """Scalars, of which `loss` is minimised, for the L2-normalised embeddings of the whole batch."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """Options, which a resumed training must share."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """epochs: passes over the data. precision: of the encoders' operations, "float32" or "bfloat16" (autocast; weights,
+    losses and memory stay in float32)."""
+
+    epochs: int = 188
+    precision: str = "float32"
+    optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise TrainingError(f"epochs must be at least 1, received {self.epochs}")
+        if self.precision not in PRECISIONS:
+            raise TrainingError(f"precision must be one of {', '.join(PRECISIONS)}, received {self.precision!r}")
+
+
+class Trainer(Generic[AnyBatch]):
+    """Trains `model` on the batches of `source` to minimise `objective`.
+
+    Nothing depends on torch's global random state, so a training that is resumed after an epoch gives the same bits.
+    """
+
+    def __init__(
+        self,
+        model: CMPC,
+        source: Source[AnyBatch],
+        objective: Objective[AnyBatch],
+        options: LoopOptions,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.source, self.objective, self.options = source, objective, options
+        self.ranks = ranks or Ranks()
+        # channels_last gives the same numbers in a third of the time on a CPU.
+        self.model = model.to(self.ranks.device, memory_format=_LAYOUT)  # pyright: ignore[reportCallIssue]
+        self._encoders: nn.Module = self.ranks.wrap(self.model)
+        self.optimiser = options.optimiser.create(self.model.parameters())
         self.epoch = 0
-        self.partners = torch.arange(speakers)
-        # Moving averages of each speaker's voice and face embeddings; a row is 0 before its first batch.
-        self.memory = {"voice": torch.zeros(speakers, dim), "face": torch.zeros(speakers, dim)}
 
-    def run(self, report: Callable[[int, dict[str, float]], None], checkpoint: Path | None = None) -> None:
-        """Train the remaining epochs. After each, save the checkpoint and call report(epoch, mean losses)."""
+    def run(self, report: Report, checkpoint: Path | None = None, record: Record | None = None) -> None:
+        """Train the remaining epochs. After each, save the checkpoint, then call `record` and `report`.
+
+        Raises TrainingError when a loss is not finite; the checkpoint is that of the epoch before.
+        """
         while self.epoch < self.options.epochs:
-            losses = self._train_epoch()
+            steps = self._train_epoch()
+            if not all(math.isfinite(value) for losses in steps for value in losses.values()):
+                raise TrainingError(
+                    f"every loss must be finite; epoch {self.epoch + 1} diverged: lower the learning rate"
+                )
             self.epoch += 1
-            if checkpoint:
+            if checkpoint and self.ranks.is_first:
                 self.save(checkpoint)
-            report(self.epoch, losses)
+            if record:
+                first = (self.epoch - 1) * len(steps)
+                for step, losses in enumerate(steps, start=first):
+                    record(step, losses)
+            report(self.epoch, {name: sum(losses[name] for losses in steps) / len(steps) for name in steps[0]})
         self.model.eval()
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint for `resume`, atomically."""
+        """Write a checkpoint for `resume`. It also is a published checkpoint, which `cmpc2.load` reads."""
         state = {
             "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "memory": self.memory,
-            "partners": self.partners,
             "epoch": self.epoch,
-            "options": asdict(self.options),
+            "optimiser": self.optimiser.state_dict(),
+            "objective": self.objective.state(),
+            "description": self._description(),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        write_atomically(path, state)
 
     def resume(self, path: Path) -> None:
-        """Continue from a checkpoint. Raises TrainingDataError if it was made with other options."""
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        ours = asdict(self.options)
-        differing = [name for name, value in ours.items() if state["options"].get(name) != value]
-        if differing:
-            raise TrainingDataError(
-                f"{path} was made with other options ({', '.join(differing)}): use the same options or delete it"
-            )
+        """Continue from a checkpoint. Raises TrainingError if it was made with other options or data."""
+        state = read_state(path, {"model", "epoch", "optimiser", "objective", "description"}, self._description())
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.memory, self.partners, self.epoch = state["memory"], state["partners"], state["epoch"]
+        for moments in self.optimiser.state.values():
+            for name, value in moments.items():
+                if isinstance(value, Tensor) and value.ndim == 4:
+                    moments[name] = value.contiguous(memory_format=_LAYOUT)  # as the weights
+        self.objective.restore(state["objective"])
+        self.epoch = state["epoch"]
 
-    def _train_epoch(self) -> dict[str, float]:
-        generator = torch.Generator().manual_seed(self.options.seed * 100_003 + self.epoch)
+    def _description(self) -> dict[str, Any]:
+        encoders = {name: str(list(value.shape)) for name, value in self.model.state_dict().items() if value.ndim == 4}
+        return {
+            "loop": asdict(self.options),
+            "data": self.source.description(),
+            "objective": self.objective.description(),
+            "encoders": encoders,
+        }
+
+    def _train_epoch(self) -> list[Losses]:
+        self.objective.start_epoch(self.epoch)
         self.model.train()
-        if self.epoch == self._first_across:
-            self._match()
-        prototypes = self._prototypes()
-        steps = self.maker.steps_per_epoch
-        sums: dict[str, float] = {}
-        for step in range(steps):
-            batch = self.maker.make(self._face_size(generator), self.partners, generator)
+        per_epoch = self.source.steps_per_epoch
+        recorded: list[dict[str, Tensor]] = []
+        for step, batch in enumerate(self.source.batches(self.epoch), start=self.epoch * per_epoch):
             for group in self.optimiser.param_groups:
-                group["lr"] = self._learning_rate(self.epoch * steps + step, self.options.epochs * steps)
-            losses = self._losses(batch, prototypes)
+                group["lr"] = self._rate(step)
+            losses = self.objective.losses(batch, *self._embed(batch))
             self.optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+            if self.options.optimiser.clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.options.optimiser.clip)
             self.optimiser.step()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / steps
-        return sums
-
-    def _losses(self, batch: Batch, prototypes: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        options = self.options
-        # channels_last gives the same numbers in a third of the time on a CPU.
-        inputs = [each.contiguous(memory_format=torch.channels_last) for each in (batch.voices, batch.faces)]
-        voices, all_faces = self.model(*inputs)
-        voices, all_faces = F.normalize(voices, dim=1), F.normalize(all_faces, dim=1)
-        faces = all_faces[: len(voices)]
-        same_speaker = batch.speakers[:, None] == batch.speakers
-        cold, warm = options.temperature, options.sex_temperature
-        within = [
-            contrast_within(voices, same_speaker, cold),
-            contrast_within(faces, same_speaker, cold),
-            contrast_within(voices, batch.sex[:, None] == batch.sex, warm),
-            contrast_within(all_faces, batch.face_sex[:, None] == batch.face_sex, warm),
+            recorded.append({name: value.detach() for name, value in losses.items()})
+        first = self.epoch * per_epoch
+        return [
+            {name: float(value) for name, value in losses.items()} | {"learning_rate": self._rate(first + i)}
+            for i, losses in enumerate(recorded)
         ]
-        parts = {
-            "within": options.within_weight * torch.stack(within).mean(),
-            "agreement": options.agreement_weight * view_agreement(faces, VIEWS),
-        }
-        # With untrained encoders, cross-modal losses would make all embeddings collapse to one point.
-        if self.epoch >= self._first_across:
-            instance = cross_modal_contrast(voices, faces, same_speaker, cold)
-            sex = cross_modal_contrast(voices, all_faces, batch.sex[:, None] == batch.face_sex, warm)
-            parts["instance"] = options.instance_weight * instance
-            parts["sex"] = options.sex_weight * sex
-        if "instance" in parts and prototypes is not None:
-            partner = prototypes["assignments"][batch.speakers]
-            contrasts = [
-                prototype_contrast(mine, prototypes[other], partner, options.temperature)
-                for mine, other in ((voices, "face"), (faces, "voice"))
-            ]
-            parts["prototype"] = options.prototype_weight * sum(contrasts, torch.zeros(())) / 2
-        self._remember(batch.speakers, voices.detach(), faces.detach())
-        return parts | {"loss": sum(parts.values(), torch.zeros(()))}
 
-    @property
-    def _first_across(self) -> int:
-        """The first epoch with cross-modal losses."""
-        return math.ceil(self.options.within_share * self.options.epochs)
+    def _rate(self, step: int) -> float:
+        return self.options.optimiser.learning_rate_at(step, self.options.epochs * self.source.steps_per_epoch)
 
-    def _all_seen(self) -> bool:
-        return all(bool(memory.any(1).all()) for memory in self.memory.values())
-
-    def _match(self) -> None:
-        if self._all_seen():
-            order = match_alike(self.memory["voice"], self.memory["face"], self.maker.data.speaker_sex)
-            self.partners, self.memory["face"] = self.partners[order], self.memory["face"][order]
-
-    def _remember(self, speakers: Tensor, voices: Tensor, faces: Tensor) -> None:
-        once = speakers[: len(speakers) // VIEWS]
-        for name, embeddings in (("voice", voices), ("face", faces)):
-            mean = embeddings.view(VIEWS, len(once), -1).mean(0)
-            memory = self.memory[name]
-            kept = torch.where(memory[once].any(1, keepdim=True), _MEMORY_MOMENTUM, 0.0)
-            memory[once] = kept * memory[once] + (1 - kept) * mean
-
-    def _prototypes(self) -> dict[str, Tensor] | None:
-        """Means of both modalities over the clusters of the joint embeddings; None before all speakers were seen."""
-        if not self._all_seen():
-            return None
-        joint = F.normalize(self.memory["voice"] + self.memory["face"], dim=1)
-        count = min(self.options.clusters, len(joint))
-        assignments = spherical_kmeans(joint, count, seed=self.options.seed).assignments
-        means = {
-            name: F.normalize(torch.zeros(count, memory.shape[1]).index_add_(0, assignments, memory), dim=1)
-            for name, memory in self.memory.items()
-        }
-        return means | {"assignments": assignments}
-
-    def _face_size(self, generator: torch.Generator) -> int:
-        sizes = self.options.face_sizes
-        if self.epoch >= (1 - self.options.full_size_share) * self.options.epochs:
-            return sizes[-1]
-        return sizes[int(torch.randint(len(sizes), (1,), generator=generator))]
-
-    def _learning_rate(self, step: int, steps: int) -> float:
-        warm = min(1.0, (step + 1) / (_WARM_UP * steps + 1))
-        return self.options.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-
-def _lower_last_bias(model: CMPC) -> None:
-    """Initialise the last activation to be mostly zero.
-
-    Embeddings are means of ReLU outputs, hence positive: two embeddings of a new network have a cosine of about 0.9,
-    and most of the training would be spent on separating them.
-    """
-    for encoder in (model.voice_subnet, model.face_subnet):
-        last = encoder.layer4[-1]
-        assert isinstance(last, BasicBlock)
-        torch.nn.init.constant_(last.bn2.bias, -2.0)
+    def _embed(self, batch: AnyBatch) -> tuple[Tensor, Tensor]:
+        """Embeddings of the whole batch, L2-normalised: voices and faces."""
+        inputs = [each.contiguous(memory_format=_LAYOUT) for each in (batch.voices, batch.faces)]
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
+            voices, faces = self._encoders(*inputs)
+        return self.ranks.gather(unit(voices)), self.ranks.gather(unit(faces))

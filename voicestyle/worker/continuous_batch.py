@@ -26,9 +26,8 @@ from voicestyle.worker.responses import Response, error_response, image_response
 from voicestyle.worker.service_config import ServiceConfig
 
 if TYPE_CHECKING:
-    from voicestyle.engine import Progress
     from voicestyle.face import Face
-    from voicestyle.pipeline import Pipeline
+    from voicestyle.pipeline import Pipeline, Progress
 
 log = logging.getLogger("voicestyle.handler")
 

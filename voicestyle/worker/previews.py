@@ -16,9 +16,9 @@ from voicestyle.worker.responses import (
 )
 
 if TYPE_CHECKING:
-    from voicestyle.engine import Progress
     from voicestyle.face import Face, Preview
     from voicestyle.options import Settings
+    from voicestyle.pipeline import Progress
     from voicestyle.worker.request_parser import Protocol
 
 

@@ -13,8 +13,8 @@ from voicestyle.images import DIGITAL_SOURCE_TYPE
 from voicestyle.options import OPTIONS, Settings
 
 if TYPE_CHECKING:
-    from voicestyle.engine import Progress
     from voicestyle.face import Face, Preview
+    from voicestyle.pipeline import Progress
 
 JSON: Final = "application/json"
 JSON_LINES: Final = "application/x-ndjson"

@@ -1,8 +1,8 @@
 """Read inverted latents: for each training video, the latent w of a face of its identity, found by GAN inversion.
 
 Two formats are supported: a `.pt` file `{"latents": float [M, 512], "videos": [M paths]}`, or a `.npy` file of latents
-with a `.txt` file of the same name that lists their videos, one per line. A video's path is `NAME/1.6/VIDEO`, as
-returned by `cmpc2.getKNearestSamples`.
+with a `.txt` file of the same name that lists their videos, one per line. Latents w+ are [M, L, 512]. A video's path is
+`NAME/1.6/VIDEO`, as returned by `cmpc2.getKNearestSamples`.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from voicestyle.errors import CheckpointError
 
 @dataclass(frozen=True)
 class InvertedLatents:
-    """latents: float32 [M, 512]; videos: M distinct paths."""
+    """latents: float32 [M, 512] or [M, L, 512]; videos: M distinct paths."""
 
     latents: NDArray[np.float32]
     videos: tuple[str, ...]
@@ -45,9 +45,10 @@ def read_latents(path: Path) -> InvertedLatents:
         latents, videos = _read_pt(path)
     else:
         raise CheckpointError(f"{path}: latents must be a .pt or a .npy file, got {path.suffix or 'no extension'!r}")
-    if latents.ndim != 2 or latents.dtype.kind != "f" or not len(latents):
+    if latents.ndim not in (2, 3) or latents.dtype.kind != "f" or not len(latents):
         raise CheckpointError(
-            f"{path}: latents must be floating-point numbers [M, D], got {latents.dtype} {list(latents.shape)}"
+            f"{path}: latents must be floating-point numbers [M, D] or [M, L, D], "
+            f"got {latents.dtype} {list(latents.shape)}"
         )
     if not np.isfinite(latents).all():
         raise CheckpointError(f"{path}: latents must be finite")
