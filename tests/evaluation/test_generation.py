@@ -15,6 +15,7 @@ from PIL import Image
 from cmpc2 import decode
 from voicestyle.demo_bundle import ASSETS
 from voicestyle.evaluation.agreement import Agreement
+from voicestyle.evaluation.consistency import FacesOfSpeakers, embed_faces, measure_consistency
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.evaluation.figure import write_figure
 from voicestyle.evaluation.generate import FacePair, generate_pairs
@@ -156,7 +157,15 @@ def test_an_unusable_recording_is_left_out_and_named(tiny_bundle, samples, tmp_p
         Recording(tmp_path / "letter.txt", "a", "F", 1),
         Recording(samples / "slt.wav", "b", "F"),
     ]
-    pairs, skipped = generate_pairs(Pipeline.load(tiny_bundle), recordings, iter, steps=2, size=32)
+    finished = []
+
+    def progress(faces):
+        for number in faces:
+            yield number
+            finished.append(number)
+
+    pairs, skipped = generate_pairs(Pipeline.load(tiny_bundle), recordings, progress, steps=2, size=32)
+    assert finished == list(range(6))
     assert [pair is None for pair in pairs] == [True, True, False]
     assert set(skipped) == {"letter.txt", "letter.txt, half 1"}
     assert all("audio must be in a format" in reason for reason in skipped.values())
@@ -301,6 +310,10 @@ def test_the_section_of_generated_faces(evaluation, recordings, tmp_path):
     assert section.consistency is not None
     assert (section.consistency.speakers, section.consistency.halves) == (3, True)
     assert section.consistency.nearest_chance == pytest.approx(1 / 5)
+    for which, found in enumerate((section.consistency_of_first_faces, section.consistency)):
+        images = [(tmp_path / "out" / row.files[which]).read_bytes() for row in rows]
+        faces = FacesOfSpeakers(embed_faces(FakeRecogniser(), images), [r.speaker for r in rows], [r.sex for r in rows])
+        assert found == measure_consistency(faces, Bootstrap(100), halves=True)
     assert section.diversity.bank_faces == len(list((tmp_path / "out" / "faces").glob("bank_*.png"))) == 4
     assert -1 <= section.diversity.between_bank_faces_of_one_sex <= 1
     assert section.diversity.distinct_prototype_sets == len({tuple(sorted(row.prototypes)) for row in rows})

@@ -15,7 +15,6 @@ from voicestyle.evaluation.report import Consistency
 from voicestyle.evaluation.verification import Pairs
 
 BINS = 100  # of the cosines, from -1 to 1
-_BATCH = 16
 
 
 class Recogniser(Protocol):
@@ -29,13 +28,9 @@ class Recogniser(Protocol):
 
 
 def embed_faces(recogniser: Recogniser, images: Sequence[bytes]) -> NDArray[np.float64]:
-    """The unit vector [M, E] of each image file."""
+    """The unit vectors [M, E] of image files, each computed alone."""
     with torch.inference_mode():
-        parts = [
-            recogniser.embed(torch.stack([to_input(image) for image in images[start : start + _BATCH]]))
-            for start in range(0, len(images), _BATCH)
-        ]
-    return torch.cat(parts).double().cpu().numpy()
+        return np.concatenate([recogniser.embed(to_input(image)[None]).double().numpy() for image in images])
 
 
 def mean_cosine(vectors: NDArray[np.float64], groups: Sequence[str]) -> float | None:

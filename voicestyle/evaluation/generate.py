@@ -33,8 +33,9 @@ def generate_pairs(
 ) -> tuple[list[FacePair | None], dict[str, str]]:
     """The pair of faces of each recording, in order, and the reasons of those that cannot be used, by name.
 
-    steps: None takes the bundle's default. The pair of an unusable recording is None. The learning rate of the first
-    step is 0, so the result of a one-step request is the first face.
+    steps: None takes the bundle's default. progress: wraps the range of faces to make, as tqdm does. The pair of an
+    unusable recording is None. The learning rate of the first step is 0, so the result of a one-step request is the
+    first face.
     """
     options = {
         "first": Options(steps=1, seed=seed, size=size),
@@ -43,16 +44,22 @@ def generate_pairs(
     skipped: dict[str, str] = {}
 
     def prepare() -> Iterator[tuple[str, Prepared]]:
-        for i in progress(range(len(recordings))):
+        for i, recording in enumerate(recordings):
             try:
-                audio = recordings[i].audio()
+                audio = recording.audio()
                 prepared = [(f"{name} {i}", pipeline.prepare(audio, options[name])) for name in options]
             except (AudioError, InputError, OSError) as error:
-                skipped[recordings[i].name] = str(error)
+                skipped[recording.name] = str(error)
             else:
                 yield from prepared
 
-    faces = dict(generate_faces(pipeline, prepare()))
+    faces: dict[str, Face] = {}
+    finished = iter(progress(range(2 * len(recordings))))
+    for key, face in generate_faces(pipeline, prepare()):
+        faces[key] = face
+        next(finished, None)
+    for _ in finished:  # faces of unusable recordings
+        pass
     pairs = [
         FacePair(faces[f"first {i}"], faces[f"last {i}"]) if f"last {i}" in faces else None
         for i in range(len(recordings))

@@ -113,11 +113,15 @@ class GenerationEvaluation:
         lights = [(Light.of(pair.first.image), Light.of(pair.last.image)) for pair in pairs]
         people, (persons,) = number_people([recording.speaker for recording in recordings])
         similarity = np.array([(pair.last.first_similarity, pair.last.similarity) for pair in pairs])
-        faces = FacesOfSpeakers(
-            embed_faces(self.recogniser, [pair.last.image for pair in pairs]),
-            [recording.speaker for recording in recordings],
-            [recording.sex for recording in recordings],
+        first_faces, faces = (
+            FacesOfSpeakers(
+                embed_faces(self.recogniser, images),
+                [recording.speaker for recording in recordings],
+                [recording.sex for recording in recordings],
+            )
+            for images in ([pair.first.image for pair in pairs], [pair.last.image for pair in pairs])
         )
+        halves = any(recording.part for recording in recordings)
         drifts = {
             name: self._drift(np.array([[getattr(each, name) for each in both] for both in lights]), people, persons)
             for name in ("skin", "brightness", "side")
@@ -142,7 +146,8 @@ class GenerationEvaluation:
                 last=self.bootstrap.mean(people, similarity[:, 1], persons),
             ),
             sex=self._sex(recordings, judged, people, persons) if judged else None,
-            consistency=measure_consistency(faces, self.bootstrap, halves=any(each.part for each in recordings)),
+            consistency=measure_consistency(faces, self.bootstrap, halves=halves),
+            consistency_of_first_faces=measure_consistency(first_faces, self.bootstrap, halves=halves),
             diversity=self._diversity(bundle, size, faces, pairs),
             skin=drifts["skin"],
             brightness=drifts["brightness"],

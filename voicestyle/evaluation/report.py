@@ -111,7 +111,7 @@ class Similarity(Struct, frozen=True, kw_only=True):
 
 
 class Consistency(Struct, frozen=True, kw_only=True):
-    """Speaker consistency of last faces, by the recogniser; `docs/evaluation.md` defines each figure.
+    """Speaker consistency of faces, by the recogniser; `docs/evaluation.md` defines each figure.
 
     within_sex: the same with the faces of the speaker's sex alone. counts: of pairs in 100 bins of cosine, -1 to 1.
     """
@@ -179,6 +179,7 @@ class Generation(Struct, frozen=True, kw_only=True):
     similarity: Similarity
     sex: Sex | None
     consistency: Consistency | None
+    consistency_of_first_faces: Consistency | None
     diversity: Diversity
     skin: Drift
     brightness: Drift
