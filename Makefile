@@ -64,10 +64,11 @@ coverage: .venv/test.stamp  ## run the tests without servers and measure the sha
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/python -m pytest -m 'not serving' --cov
 
-bench: .venv/bench.stamp  ## measure step, serving and cold start for docs/benchmarks.md (hours)
+bench: .venv/bench.stamp  ## measure step, inversion, serving and cold start for docs/benchmarks.md (hours)
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/voicestyle archive
 	$(BIN)/python -m benchmarks.step --quality 2
+	$(BIN)/python -m benchmarks.inversion
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.cold_start
 	$(BIN)/python -m benchmarks.tables
