@@ -39,6 +39,10 @@ class Square:
         """Length of a side in pixels."""
         return 2 * abs(self.half)
 
+    def is_usable(self) -> bool:
+        """Whether it has a pixel at all: landmarks that coincide give none, or no number."""
+        return self.edge >= 1
+
     def corners(self) -> Points:
         """Points [4]: top left, top right, bottom right, bottom left of the upright face."""
         return self.centre + self.half * np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j])

@@ -38,6 +38,8 @@ def measure(detector: Detector, pixels: Pixels, scale: float, align: bool) -> Me
         return Measured(Figures(faces=0), aligned, None)
     largest = detector.refine(pixels, max(faces, key=lambda face: face.edge))
     square = detector.square(largest)
+    if not square.is_usable():
+        return Measured(Figures(faces=0), aligned, None)
     pose = pose_of(largest.points[detector.posed], detector.head, square)
     if aligned is None:
         aligned = cut(pixels, square)
