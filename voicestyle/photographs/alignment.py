@@ -47,6 +47,14 @@ class Square:
         """Points [4]: top left, top right, bottom right, bottom left of the upright face."""
         return self.centre + self.half * np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j])
 
+    def outside(self, height: int, width: int) -> float:
+        """Share of its area that lies beyond a picture of that size, 0 to 1."""
+        corners = self.corners()
+        square = np.stack([corners.real, corners.imag], 1).astype(np.float32)
+        right, bottom = width - 0.5, height - 0.5
+        picture = np.array([(-0.5, -0.5), (right, -0.5), (right, bottom), (-0.5, bottom)], np.float32)
+        return float(max(0.0, 1 - cv2.intersectConvexConvex(square, picture)[0] / self.edge**2))
+
     def inside(self, points: Points) -> Points:
         """Points in coordinates of the square: −1 to 1 from left to right and from top to bottom."""
         return (points - self.centre) / self.half
