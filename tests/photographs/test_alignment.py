@@ -142,3 +142,12 @@ def test_the_aligned_face_is_the_generated_one(faces):
     inside = slice(8, -8)
     error = np.square(aligned - expected)[inside, inside].mean()
     assert 10 * np.log10(255**2 / error) > 30
+
+
+def test_the_face_is_the_middle_of_the_square():
+    square = Square(50 + 50j, 40 + 30j)
+    assert square.middle.centre == square.centre
+    assert square.middle.edge == pytest.approx(0.7 * square.edge)
+    tight = Square(63.5 + 63.5j, 75 + 0j)  # a picture of 128 pixels, cropped tighter than the square
+    assert tight.outside(128, 128) > 0.25
+    assert tight.middle.outside(128, 128) == pytest.approx(0, abs=1e-6)

@@ -31,11 +31,11 @@ def test_a_photograph_passes_at_exactly_the_thresholds():
         ("pitch", 15.1, "pitch +15.1°, must be within ±15°"),
         ("pitch", -15.1, "pitch -15.1°, must be within ±15°"),
         ("sharpness", 29.9, "sharpness 29.9, must be at least 30"),
-        ("outside", 0.21, "21.0% of the face's square outside the picture, must be at most 20%"),
+        ("outside", 0.21, "21.0% of the face outside the picture, must be at most 20%"),
         (
             "outside",
             None,
-            "share of the square outside the picture could not be measured, must be at most 20%",
+            "share of the face outside the picture could not be measured, must be at most 20%",
         ),
     ],
 )

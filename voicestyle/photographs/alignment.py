@@ -23,6 +23,8 @@ DOWN = 0.1
 EDGE_PER_EYES = 4.0
 EDGE_PER_MOUTH = 3.6
 
+FACE_SHARE = 0.7  # of the edge: the face from ear to ear and from the forehead to the chin
+
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.complex128]
 
@@ -46,6 +48,11 @@ class Square:
     def corners(self) -> Points:
         """Points [4]: top left, top right, bottom right, bottom left of the upright face."""
         return self.centre + self.half * np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j])
+
+    @property
+    def middle(self) -> "Square":
+        """The part that the face itself fills; hair and background are around it."""
+        return Square(self.centre, FACE_SHARE * self.half)
 
     def outside(self, height: int, width: int) -> float:
         """Share of its area that lies beyond a picture of that size, 0 to 1."""

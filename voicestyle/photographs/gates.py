@@ -16,8 +16,8 @@ class Figures:
     faces: faces found that are at least half as large as the largest. score: the detector's score of the largest face,
     in the detector's own unit. size: edge of the aligned square in pixels of the source image. yaw, pitch: degrees; 0
     is frontal, positive where the face looks to the right of the picture, and up. sharpness: variance of the Laplacian
-    of the aligned grey image of 256 pixels. outside: share of the aligned square that lies beyond the picture, 0 to 1;
-    it is filled with reflections.
+    of the aligned grey image of 256 pixels. outside: share of the face, the middle of the square with 70 % of its edge,
+    that lies beyond the picture, 0 to 1; it is filled with reflections.
     """
 
     faces: int | None = None
@@ -45,7 +45,7 @@ class Gates:
     max_yaw: float = 25.0
     max_pitch: float = 25.0
     min_sharpness: float = 15.0
-    max_outside: float = 0.25
+    max_outside: float = 0.1
 
     def __post_init__(self) -> None:
         if self.max_faces < 1:
@@ -92,5 +92,5 @@ def _beyond(name: str, value: float | None, most: float) -> str | None:
 
 def _cut_off(value: float | None, most: float) -> str | None:
     if value is None:
-        return f"share of the square outside the picture could not be measured, must be at most {most:.0%}"
-    return f"{value:.1%} of the face's square outside the picture, must be at most {most:.0%}" if value > most else None
+        return f"share of the face outside the picture could not be measured, must be at most {most:.0%}"
+    return f"{value:.1%} of the face outside the picture, must be at most {most:.0%}" if value > most else None

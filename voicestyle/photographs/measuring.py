@@ -50,7 +50,7 @@ def measure(detector: Detector, pixels: Pixels, scale: float, align: bool) -> Me
         yaw=pose.yaw if pose else None,
         pitch=pose.pitch if pose else None,
         sharpness=sharpness(aligned),
-        outside=square.outside(*pixels.shape[:2]) if align else 0.0,
+        outside=square.middle.outside(*pixels.shape[:2]) if align else 0.0,
     )
     return Measured(figures, aligned, square)
 
