@@ -20,7 +20,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from tests.support.placed_faces import displacement, generated_face, load_generator, place, random_square
-from tests.support.real_photographs import real_portraits, single_faces
+from tests.support.real_photographs import partial_faces, real_portraits, single_faces
 from voicestyle.photographs import Figures, PhotographJudge
 from voicestyle.photographs.alignment import Points, Square
 from voicestyle.photographs.detectors import DlibDetector, YuNetDetector
@@ -81,6 +81,7 @@ def figure_rows(name: str, figures: list[Figures]) -> list[list[str]]:
         row(f"{name}: |yaw|", [each.yaw and abs(each.yaw) for each in figures], 0),
         row(f"{name}: pitch", [each.pitch for each in figures], 0),
         row(f"{name}: sharpness", [each.sharpness for each in figures], 0),
+        row(f"{name}: outside", [each.outside for each in figures], 2),
     ]
 
 
@@ -107,6 +108,7 @@ def distributions(faces: int) -> list[list[str]]:
         judge = PhotographJudge(name)
         results = [judge(path) for path in real]
         rows.extend(figure_rows(f"{name}, {len(real)} real", [each.figures for each in results]))
+        rows.append(row(f"{name}, cut faces: outside", [judge(path).figures.outside for path in partial_faces()], 2))
         if name == "dlib":
             aligned["real"] = [each.aligned for each in results if each.aligned is not None]
     for source, pictures in aligned.items():

@@ -35,6 +35,14 @@ def test_the_square_turns_with_the_face():
     assert turned.inside(turned.corners()) == pytest.approx(np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j]))
 
 
+def test_the_share_outside_of_the_picture():
+    picture = (100, 200)  # height and width; the first pixel begins at -0.5
+    assert Square(99.5 + 49.5j, 50 + 0j).outside(*picture) == pytest.approx(0, abs=1e-6)
+    assert Square(-0.5 + 49.5j, 50 + 0j).outside(*picture) == pytest.approx(0.5)
+    assert Square(-0.5 - 0.5j, 20 + 20j).outside(*picture) == pytest.approx(0.75)
+    assert Square(-500 - 500j, 20 + 0j).outside(*picture) == 1
+
+
 def test_a_square_of_whole_pixels_is_copied():
     picture = RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     large = np.array(Image.fromarray(picture).resize((256, 256), Image.Resampling.BICUBIC))
@@ -134,3 +142,12 @@ def test_the_aligned_face_is_the_generated_one(faces):
     inside = slice(8, -8)
     error = np.square(aligned - expected)[inside, inside].mean()
     assert 10 * np.log10(255**2 / error) > 30
+
+
+def test_the_face_is_the_middle_of_the_square():
+    square = Square(50 + 50j, 40 + 30j)
+    assert square.middle.centre == square.centre
+    assert square.middle.edge == pytest.approx(0.7 * square.edge)
+    tight = Square(63.5 + 63.5j, 75 + 0j)  # a picture of 128 pixels, cropped tighter than the square
+    assert tight.outside(128, 128) > 0.25
+    assert tight.middle.outside(128, 128) == pytest.approx(0, abs=1e-6)

@@ -7,8 +7,8 @@ import pytest
 
 from voicestyle.photographs import Figures, Gates, PhotographError
 
-GATES = Gates(max_faces=1, min_score=0.5, min_size=100, max_yaw=20, max_pitch=15, min_sharpness=30)
-GOOD = Figures(faces=1, score=0.5, size=100, yaw=20, pitch=-15, sharpness=30)
+GATES = Gates(max_faces=1, min_score=0.5, min_size=100, max_yaw=20, max_pitch=15, min_sharpness=30, max_outside=0.2)
+GOOD = Figures(faces=1, score=0.5, size=100, yaw=20, pitch=-15, sharpness=30, outside=0.2)
 
 
 def test_a_photograph_passes_at_exactly_the_thresholds():
@@ -31,6 +31,12 @@ def test_a_photograph_passes_at_exactly_the_thresholds():
         ("pitch", 15.1, "pitch +15.1°, must be within ±15°"),
         ("pitch", -15.1, "pitch -15.1°, must be within ±15°"),
         ("sharpness", 29.9, "sharpness 29.9, must be at least 30"),
+        ("outside", 0.21, "21.0% of the face outside the picture, must be at most 20%"),
+        (
+            "outside",
+            None,
+            "share of the face outside the picture could not be measured, must be at most 20%",
+        ),
     ],
 )
 def test_a_photograph_fails_just_beyond_a_threshold(figure, value, reason):

@@ -14,11 +14,11 @@ from tests.support.placed_faces import place, random_square
 from tests.support.real_photographs import astronaut, group_pictures, partial_faces, real_portraits, single_faces
 from voicestyle.photographs import Figures, Gates, Judged, PhotographError, PhotographJudge
 from voicestyle.photographs.alignment import centre_crop
-from voicestyle.photographs.detectors import DlibDetector, YuNetDetector
-from voicestyle.photographs.measuring import sharpness
+from voicestyle.photographs.detectors import DlibDetector, Face, YuNetDetector
+from voicestyle.photographs.measuring import measure, sharpness
 
 DETECTORS = {"dlib": "dlib 68 landmarks", "yunet": "YuNet 5 points"}
-OPEN = Gates(max_faces=99, min_score=-9, min_size=0, max_yaw=180, max_pitch=180, min_sharpness=0)
+OPEN = Gates(max_faces=99, min_score=-9, min_size=0, max_yaw=180, max_pitch=180, min_sharpness=0, max_outside=1)
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,17 @@ def test_portraits_are_kept_and_groups_rejected(name, judges):
     assert len(rejected) >= 5  # dlib misses the faces of one picture that look to the side
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_face_that_the_border_cuts_is_rejected(name, judges):
+    for path in partial_faces():
+        judged = judges[name](path)
+        assert judged.reason.endswith("of the face outside the picture, must be at most 10%")
+        assert judged.figures.outside > 0.2
+
+
 @pytest.mark.long
 def test_every_real_file_has_a_result(judges):
-    for path in [*single_faces()[::4], *partial_faces()]:
+    for path in single_faces()[::4]:
         judged = judges["dlib"](path)
         assert (judged.reason is None) <= (judged.aligned is not None)
         assert judged.reason is None or "\n" not in judged.reason
@@ -207,6 +215,15 @@ def test_other_processes_judge_alike(judges, tmp_path):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         elsewhere = pool.starmap(figures_elsewhere, [(judges["yunet"], path) for path in paths])
     assert elsewhere == [judges["yunet"](path).figures for path in paths]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize(("kind", "count"), [(DlibDetector, 68), (YuNetDetector, 5)])
+def test_landmarks_that_coincide_are_no_face(kind, count, monkeypatch):
+    detector = kind()
+    monkeypatch.setattr(kind, "find", lambda self, pixels: [Face(np.full(count, 5 + 5j), 10.0, 1.0)])
+    measured = measure(detector, np.zeros((99, 99, 3), np.uint8), 1.0, align=True)
+    assert (measured.figures, measured.aligned) == (Figures(faces=0), None)
 
 
 def test_both_detectors_have_a_name_for_outputs():

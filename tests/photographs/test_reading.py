@@ -124,13 +124,20 @@ def test_a_still_gif_is_read(tmp_path):
     assert np.array_equal(read_picture(save(image, tmp_path / "a.gif")).pixels, np.array(image.convert("RGB")))
 
 
+def test_of_a_file_with_several_views_the_first_is_read(tmp_path):
+    path = tmp_path / "phone.jpg"
+    first, second = Image.new("RGB", (40, 30), (200, 200, 200)), Image.new("RGB", (40, 30))
+    first.save(path, format="MPO", save_all=True, append_images=[second])
+    assert read_picture(path).pixels.mean() == pytest.approx(200, abs=2)
+
+
 def test_a_transparent_picture_lies_on_white(tmp_path):
     image = IMAGE.copy()
     image.putalpha(0)
     assert (read_picture(save(image, tmp_path / "a.png")).pixels == 255).all()
 
 
-@pytest.mark.filterwarnings("ignore:Metadata Warning:UserWarning")
+@pytest.mark.filterwarnings("ignore:(Metadata Warning|Truncated File Read)")
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp", "gif", "tif", "bmp"])
 def test_damaged_bytes_never_raise_anything_else(extension, tmp_path):
     content = save(IMAGE, tmp_path / f"whole.{extension}").read_bytes()

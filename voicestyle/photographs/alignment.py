@@ -23,6 +23,8 @@ DOWN = 0.1
 EDGE_PER_EYES = 4.0
 EDGE_PER_MOUTH = 3.6
 
+FACE_SHARE = 0.7  # of the edge: the face from ear to ear and from the forehead to the chin
+
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.complex128]
 
@@ -39,9 +41,26 @@ class Square:
         """Length of a side in pixels."""
         return 2 * abs(self.half)
 
+    def is_usable(self) -> bool:
+        """Whether it has a pixel at all: landmarks that coincide give none, or no number."""
+        return self.edge >= 1
+
     def corners(self) -> Points:
         """Points [4]: top left, top right, bottom right, bottom left of the upright face."""
         return self.centre + self.half * np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j])
+
+    @property
+    def middle(self) -> "Square":
+        """The part that the face itself fills; hair and background are around it."""
+        return Square(self.centre, FACE_SHARE * self.half)
+
+    def outside(self, height: int, width: int) -> float:
+        """Share of its area that lies beyond a picture of that size, 0 to 1."""
+        corners = self.corners()
+        square = np.stack([corners.real, corners.imag], 1).astype(np.float32)
+        right, bottom = width - 0.5, height - 0.5
+        picture = np.array([(-0.5, -0.5), (right, -0.5), (right, bottom), (-0.5, bottom)], np.float32)
+        return float(max(0.0, 1 - cv2.intersectConvexConvex(square, picture)[0] / self.edge**2))
 
     def inside(self, points: Points) -> Points:
         """Points in coordinates of the square: −1 to 1 from left to right and from top to bottom."""

@@ -16,7 +16,8 @@ class Figures:
     faces: faces found that are at least half as large as the largest. score: the detector's score of the largest face,
     in the detector's own unit. size: edge of the aligned square in pixels of the source image. yaw, pitch: degrees; 0
     is frontal, positive where the face looks to the right of the picture, and up. sharpness: variance of the Laplacian
-    of the aligned grey image of 256 pixels.
+    of the aligned grey image of 256 pixels. outside: share of the face, the middle of the square with 70 % of its edge,
+    that lies beyond the picture, 0 to 1; it is filled with reflections.
     """
 
     faces: int | None = None
@@ -25,6 +26,7 @@ class Figures:
     yaw: float | None = None
     pitch: float | None = None
     sharpness: float | None = None
+    outside: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Gates:
     max_yaw: float = 25.0
     max_pitch: float = 25.0
     min_sharpness: float = 15.0
+    max_outside: float = 0.1
 
     def __post_init__(self) -> None:
         if self.max_faces < 1:
@@ -68,6 +71,7 @@ class Gates:
             or _beyond("yaw", figures.yaw, self.max_yaw)
             or _beyond("pitch", figures.pitch, self.max_pitch)
             or _below("sharpness", figures.sharpness, self.min_sharpness, ".1f")
+            or _cut_off(figures.outside, self.max_outside)
         )
 
 
@@ -84,3 +88,9 @@ def _beyond(name: str, value: float | None, most: float) -> str | None:
     if value is None:
         return f"{name} could not be measured, must be within ±{most:g}°"
     return f"{name} {value:+.1f}°, must be within ±{most:g}°" if abs(value) > most else None
+
+
+def _cut_off(value: float | None, most: float) -> str | None:
+    if value is None:
+        return f"share of the face outside the picture could not be measured, must be at most {most:.0%}"
+    return f"{value:.1%} of the face outside the picture, must be at most {most:.0%}" if value > most else None

@@ -26,6 +26,8 @@ def mean_of_looks(
 
     order: for each landmark, the one that takes its place in a mirrored picture.
     """
+    if not square.is_usable():
+        return None
     widest = max(zooms)
     near = cut(pixels, Square(square.centre, square.half * widest), NEAR)
     middle = CORNER * (NEAR - 1) / 2

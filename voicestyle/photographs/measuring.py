@@ -38,6 +38,8 @@ def measure(detector: Detector, pixels: Pixels, scale: float, align: bool) -> Me
         return Measured(Figures(faces=0), aligned, None)
     largest = detector.refine(pixels, max(faces, key=lambda face: face.edge))
     square = detector.square(largest)
+    if not square.is_usable():
+        return Measured(Figures(faces=0), aligned, None)
     pose = pose_of(largest.points[detector.posed], detector.head, square)
     if aligned is None:
         aligned = cut(pixels, square)
@@ -48,6 +50,7 @@ def measure(detector: Detector, pixels: Pixels, scale: float, align: bool) -> Me
         yaw=pose.yaw if pose else None,
         pitch=pose.pitch if pose else None,
         sharpness=sharpness(aligned),
+        outside=square.middle.outside(*pixels.shape[:2]) if align else 0.0,
     )
     return Measured(figures, aligned, square)
 
