@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 
 from voicestyle import archive, demo_bundle
-from voicestyle.cli.files import write_whole
 from voicestyle.client import APIError, BadRequestError, Client, Face
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, ServerError
 from voicestyle.serving import TorchServe, stop_on_signals
+from voicestyle.whole_files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "bundles" / "demo"

@@ -20,6 +20,7 @@ from voicestyle.bank_builder.networks import make_toolbox
 from voicestyle.bank_builder.shard_task import Tools
 from voicestyle.bundle import sha256
 from voicestyle.errors import BundleError, CheckpointError
+from voicestyle.face_networks.clip import ClipConfig, ClipImageEncoder
 from voicestyle.photographs import PhotographJudge
 
 CACHE = Path(__file__).parents[2] / ".cache" / "face_networks"
@@ -130,6 +131,16 @@ def test_a_photograph_becomes_a_latent_on_the_demo_generator(options, one_face, 
     assert replaced["videos"] == ["Ann/1.6/v1"]
     assert torch.equal(replaced["latents"], content["latents"])
     assert videos.description.videos.rejected == {"a frame of the video must be readable, none is": 1}
+
+    # CLIP takes frames as they are, also without a face.
+    torch.manual_seed(0)
+    tower = ClipImageEncoder(ClipConfig(image_size=32, patch=16, width=64, layers=1, embedding_dim=8))
+    weights = {f"visual.{name}": torch.randn(value.shape) for name, value in tower.state_dict().items()}
+    torch.save(weights, tmp_path / "clip.pt")
+    files = {"csv": tmp_path / "training.csv", "frames": tmp_path / "frames", "clip": tmp_path / "clip.pt"}
+    chosen = build_bank(options(tmp_path / "clip", **files))
+    assert chosen.description.videos.kept == 2
+    assert str(chosen.description.settings["replacement"]).startswith("CLIP ViT")
 
 
 def test_an_altered_generator_is_an_error(options, demo_bundle, tmp_path):

@@ -130,6 +130,26 @@ def test_a_transparent_picture_lies_on_white(tmp_path):
     assert (read_picture(save(image, tmp_path / "a.png")).pixels == 255).all()
 
 
+@pytest.mark.filterwarnings("ignore:Metadata Warning:UserWarning")
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "gif", "tif", "bmp"])
+def test_damaged_bytes_never_raise_anything_else(extension, tmp_path):
+    content = save(IMAGE, tmp_path / f"whole.{extension}").read_bytes()
+    random = np.random.default_rng(1)
+    path = tmp_path / f"a.{extension}"
+    reasons = set()
+    for _ in range(60):
+        damaged = bytearray(content[: random.integers(8, len(content) + 1)])
+        for at in random.integers(8, max(9, min(len(damaged), 300)), 3):
+            damaged[min(at, len(damaged) - 1)] = random.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            assert read_picture(path).pixels.dtype == np.uint8
+        except UnusablePicture as error:
+            reasons.add(str(error))
+    assert reasons
+    assert not [reason for reason in reasons if "\n" in reason]
+
+
 @pytest.mark.parametrize("extension", ["png", "tif", "jpg"])
 def test_the_exif_orientation_is_applied(extension, tmp_path):
     exif = Image.Exif()
@@ -151,10 +171,11 @@ def test_large_pictures_are_reduced(tmp_path):
 
 
 MEASURED = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from voicestyle.photographs.reading import UnusablePicture, read_picture
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+# Of this program alone: getrusage would count what the process had before it became this program.
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 before = peak()
 try:
     print(read_picture(Path(sys.argv[1])).pixels.shape, end=";")
@@ -182,11 +203,11 @@ def test_a_png_of_200_megapixels_is_rejected_by_its_header(tmp_path):
 
 
 @pytest.mark.long
-def test_a_jpeg_of_200_megapixels_is_decoded_smaller(tmp_path):
-    path = save(Image.new("L", (20_000, 10_000), 99), tmp_path / "large.jpg")
+def test_a_jpeg_of_100_megapixels_is_decoded_smaller(tmp_path):
+    path = save(Image.new("L", (20_000, 5_000), 99), tmp_path / "large.jpg")
     outcome, memory = read_elsewhere(path)
-    assert outcome == "(1250, 2500, 3)"
-    assert memory < 150
+    assert outcome == "(625, 2500, 3)"
+    assert memory < 150  # decoded whole it would take 100 MB as grey pixels and 400 as RGB
 
 
 def test_a_jpeg_above_its_own_limit_is_rejected(tmp_path):
@@ -195,5 +216,5 @@ def test_a_jpeg_above_its_own_limit_is_rejected(tmp_path):
     content[frame + 5 : frame + 9] = (20_000).to_bytes(2) * 2  # height and width
     path = tmp_path / "b.jpg"
     path.write_bytes(content)
-    with pytest.raises(UnusablePicture, match="a JPEG must have at most 250 megapixels, received 20000×20000"):
+    with pytest.raises(UnusablePicture, match="a JPEG must have at most 110 megapixels, received 20000×20000"):
         read_picture(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from voicestyle.bank_builder.errors import BankError
 from voicestyle.bank_builder.plan import Plan
 from voicestyle.bank_builder.shard import Shard, decode
+from voicestyle.whole_files import write_whole
 
 PLAN = "plan.json"
 SHARDS = "shards"
@@ -97,30 +98,3 @@ class BankFolder:
 
     def _path_of(self, number: int) -> Path:
         return self._shards / f"{number:06d}.shard"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file and force it to the disk before it gets its name. Raises OSError."""
-    with whole_file(path) as draft:
-        draft.write_bytes(content)
-
-
-@contextmanager
-def whole_file(path: Path) -> Generator[Path]:
-    """A draft to write; after the block it is forced to the disk and renamed to `path`, or removed on an error."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield draft
-        _sync(draft)
-        draft.replace(path)
-        _sync(path.parent)  # the name, too, survives a power failure
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

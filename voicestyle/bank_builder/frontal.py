@@ -1,8 +1,7 @@
 """Frontal replacement within a shard: which photograph of a person represents a video.
 
 As published, it is the one whose feature has the largest dot product with a frame of the video, over all frames;
-features are unit vectors here. Photographs are compared as aligned faces; frames as well,
-where the network needs that.
+features are unit vectors here. Photographs are compared as aligned faces; frames as well, where the network needs that.
 """
 
 from collections.abc import Callable, Iterable, Sequence

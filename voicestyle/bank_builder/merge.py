@@ -15,10 +15,11 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from voicestyle.bank_builder.errors import BankError
-from voicestyle.bank_builder.folder import BankFolder, whole_file, write_whole
+from voicestyle.bank_builder.folder import BankFolder
 from voicestyle.bank_builder.plan import Plan, Setting
 from voicestyle.bank_builder.shard import Shard
 from voicestyle.bundle import sha256
+from voicestyle.whole_files import whole_file, write_whole
 
 FORMAT = 1
 Count = Annotated[int, Meta(ge=0)]

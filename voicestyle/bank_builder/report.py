@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from voicestyle.bank_builder.errors import BankError
-from voicestyle.bank_builder.folder import BankFolder, whole_file
+from voicestyle.bank_builder.folder import BankFolder
 from voicestyle.bank_builder.merge import BankDescription, kind_of
 from voicestyle.bank_builder.plan import Plan
 from voicestyle.bank_builder.shard import PhotographResult, Shard
+from voicestyle.whole_files import whole_file
 
 ASSETS = Path(__file__).parents[1] / "assets" / "bank"
 PAGE = 100  # photographs; report.js has the same number

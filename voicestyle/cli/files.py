@@ -1,8 +1,7 @@
-"""The files that commands write: the image format by file name, and atomic writes."""
+"""The files that commands write: the image format by file name."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +16,3 @@ def format_of(path: Path) -> str:
     if named is None:
         raise click.BadParameter(f"a face is written as {', '.join(FORMAT_OF_SUFFIX)}, got {path}", param_hint="-o")
     return named
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: whole, or not at all. Raises OSError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from voicestyle.cli.devices import usable_device
-from voicestyle.cli.files import format_of, write_whole
+from voicestyle.cli.files import format_of
 from voicestyle.cli.options import option_flags
 from voicestyle.errors import InputError
 from voicestyle.face import Face
@@ -19,6 +19,7 @@ from voicestyle.offline import generate_faces
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline, Prepared, Progress
 from voicestyle.precision import AUTO, CHOICES, choose_dtype
+from voicestyle.whole_files import write_whole
 
 DEFAULT_OUTPUT = Path("face.png")
 

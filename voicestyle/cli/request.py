@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 import click
 from tqdm import tqdm
 
-from voicestyle.cli.files import FORMAT_OF_SUFFIX, format_of, write_whole
+from voicestyle.cli.files import FORMAT_OF_SUFFIX, format_of
 from voicestyle.cli.options import option_flags
+from voicestyle.whole_files import write_whole
 
 if TYPE_CHECKING:
     from voicestyle.client import Event, Preview

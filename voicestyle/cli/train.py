@@ -26,7 +26,7 @@ log = logging.getLogger("voicestyle.train")
 @click.option("--voices", type=PATH, help="Recordings or log-mels, ID/VIDEO/*.  [default: in --data]")
 @click.option("--faces", type=PATH, help="Frames NAME/1.6/VIDEO/* or photographs NAME/*.  [default: in --data]")
 @click.option("-o", "--output", required=True, type=PATH, help="Folder for checkpoint, log and results.")
-@click.option("--options", "file", type=PATH, help="JSON file with all options; those of this command go first.")
+@click.option("--options", "file", type=PATH, help="JSON file with all options; those given here take precedence.")
 @click.option("--epochs", type=int, help="Passes over the videos.  [default: 188]")
 @click.option("--batch", type=int, help="Videos per step, over all processes.  [default: 128]")
 @click.option("--image-size", type=int, help="Input of the face encoder in pixels, 224 or 256.  [default: 256]")
@@ -83,7 +83,7 @@ def _options(file: Path | None, given: dict[str, Any]) -> TrainingOptions:
 
 
 def _log_to(path: Path, ranks: Ranks) -> logging.Handler:
-    """Log to stderr and `path`, in the first process only."""
+    """Log to `path`, in the first process only."""
     handler: logging.Handler = logging.FileHandler(path, encoding="utf-8") if ranks.is_first else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.setLevel(logging.INFO)

@@ -1,6 +1,5 @@
 """Embeddings by key: from a .npz file, or computed by encoders and kept in a file of the same format."""
 
-import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.evaluation.keys import key_of
+from voicestyle.whole_files import whole_file
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,5 @@ def read_arrays(path: Path) -> tuple[list[str], NDArray[np.floating], NDArray[np
 def write_arrays(path: Path, keys: Sequence[str], vectors: NDArray[np.floating], stamps: NDArray[np.int64]) -> None:
     """Write a file that `read_embeddings` reads, whole or not at all. stamps: [N, 2] integers of the N files."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            np.savez(file, keys=np.array(keys), embeddings=vectors, stamps=stamps)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as draft, draft.open("wb") as file:
+        np.savez(file, keys=np.array(keys), embeddings=vectors, stamps=stamps)

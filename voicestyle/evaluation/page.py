@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from voicestyle import __version__
 from voicestyle.evaluation import plots
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.evaluation.report import FORMAT, FaceRow, Generation, Recognition, Report, to_json
+from voicestyle.whole_files import write_whole
 
 JSON, HTML = "report.json", "report.html"
 EXAMPLE_SPEAKERS = 8
@@ -35,9 +35,9 @@ def write_report(folder: Path, *, recognition: Recognition | None = None, genera
         recognition=recognition or earlier.recognition,
         generation=generation or earlier.generation,
     )
-    _write(folder / JSON, to_json(report))
+    write_whole(folder / JSON, to_json(report))
     report = read_report(folder)  # the page shows what the file says
-    _write(folder / HTML, render(report, folder).encode())
+    write_whole(folder / HTML, render(report, folder).encode())
     return folder / HTML
 
 
@@ -114,12 +114,3 @@ def _thumbnail(path: Path) -> str | None:
             stream, "JPEG", quality=85
         )
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

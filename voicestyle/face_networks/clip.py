@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from cmpc2.checkpoint import read_checkpoint
 from voicestyle.errors import CheckpointError
-from voicestyle.face_networks.network import FaceNetwork, check_tensors, per_channel, resize, to_tensor
+from voicestyle.face_networks.network import FaceNetwork, check_tensors, per_channel, resize
 from voicestyle.face_networks.torchscript_weights import is_torchscript, read_torchscript_weights
+from voicestyle.images import to_image
 
 PREFIX = "visual."  # of the image tower's weights; the others belong to the text tower
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images in [0, 1], by channel
@@ -148,7 +149,7 @@ class ClipImageEncoder(FaceNetwork):
         width, height = (max(size, size * side // min(image.size)) for side in image.size)
         left, top = round((width - size) / 2), round((height - size) / 2)
         resized = image.resize((width, height), Image.Resampling.BICUBIC)
-        return to_tensor(np.asarray(resized.crop((left, top, left + size, top + size))))
+        return to_image(np.asarray(resized.crop((left, top, left + size, top + size))))
 
     def crop(self, images: Tensor) -> Tensor:
         """Aligned images [N, 3, 256, 256] resized to [N, 3, S, S]; nothing is cut off."""

@@ -91,5 +91,5 @@ class IrSe50(FaceNetwork):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Faces [N, 3, 112, 112] in [-1, 1] to unit vectors [N, 512]."""
-        x = faces.to(self.input_layer[0].weight.dtype)
+        x = faces.to(next(self.parameters()).dtype)
         return F.normalize(self.output_layer(self.body(self.input_layer(x))).to(faces.dtype), dim=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cmpc2.checkpoint import check_weights
 from voicestyle.errors import CheckpointError
+from voicestyle.images import to_image
 
 IMAGE_SIZE = 256  # pixels, of aligned images
 
@@ -42,7 +43,7 @@ class FaceNetwork(nn.Module):
         pixels, unless `needs_alignment` is false. Raises ValueError for another shape."""
         if pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
             raise ValueError(f"aligned faces must be [{IMAGE_SIZE}, {IMAGE_SIZE}, 3], got {list(pixels.shape)}")
-        return self.crop(to_tensor(pixels)[None])[0]
+        return self.crop(to_image(pixels)[None])[0]
 
     def load_frozen(self, source: str, weights: Mapping[str, Any], rule: str) -> None:
         """Load exactly the weights of this network, then freeze it.
@@ -56,11 +57,6 @@ class FaceNetwork(nn.Module):
         check_weights(source, given, {name: list(value.shape) for name, value in expected.items()}, rule)
         self.load_state_dict(given)
         self.eval().requires_grad_(False)
-
-
-def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels uint8 [H, W, 3] to an image [3, H, W], float32 in [-1, 1]."""
-    return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
 def check_tensors(source: str, weights: Mapping[str, Any]) -> None:

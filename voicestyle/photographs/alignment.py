@@ -85,10 +85,14 @@ def cut(pixels: Pixels, square: Square, size: int = SIZE) -> Pixels:
 
 
 def centre_crop(pixels: Pixels, size: int = SIZE) -> Pixels:
-    """Resize the shorter side to `size` and cut the middle: uint8 [size, size, 3], as published for aligned crops."""
+    """Resize the shorter side to `size` and cut the middle: uint8 [size, size, 3], as published for aligned crops.
+
+    Only the middle is computed, because a picture of one pixel's width would become a very large one.
+    """
     image = Image.fromarray(pixels)
     shorter = min(image.size)
-    width, height = (int(size * side / shorter) for side in image.size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(resized.crop((left, top, left + size, top + size)))
+    resized = [int(size * side / shorter) for side in image.size]
+    first = [round((side - size) / 2) for side in resized]
+    scale = [before / after for before, after in zip(image.size, resized, strict=True)]
+    box = (first[0] * scale[0], first[1] * scale[1], (first[0] + size) * scale[0], (first[1] + size) * scale[1])
+    return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box))

@@ -7,7 +7,7 @@ bounded size and returns positions in the picture's own pixels.
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from voicestyle.photographs.alignment import Pixels, Points, Square, cut, ffhq_square
+from voicestyle.photographs.alignment import Pixels, Points, Square, ffhq_square
 from voicestyle.photographs.errors import PhotographError
 from voicestyle.photographs.five_points import MIRRORED, five_point_square
+from voicestyle.photographs.looks import mean_of_looks
 from voicestyle.photographs.pose import head_points
+
+# For each of dlib's landmarks, the one that takes its place in a mirrored picture.
+_JAW, _BROWS, _NOSE = range(16, -1, -1), range(26, 16, -1), (27, 28, 29, 30, 35, 34, 33, 32, 31)
+_EYES = (45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40)
+_OUTER_LIPS, _INNER_LIPS = (*range(54, 47, -1), *range(59, 54, -1)), (*range(64, 59, -1), *range(67, 64, -1))
+MIRRORED_68 = np.array([*_JAW, *_BROWS, *_NOSE, *_EYES, *_OUTER_LIPS, *_INNER_LIPS])
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Detector(Protocol):
         ...
 
     def refine(self, pixels: Pixels, face: Face) -> Face:
-        """The same face with better landmarks where the detector has any."""
+        """The same face with landmarks of smaller errors."""
         ...
 
     def square(self, face: Face) -> Square:
@@ -58,17 +65,13 @@ class Detector(Protocol):
         ...
 
 
-def resized(pixels: Pixels, longest: int) -> tuple[Pixels, float]:
-    """The picture with a longest side of `longest`, and pixels of it per pixel of the original."""
-    scale = longest / max(pixels.shape[:2])
+def clamped(pixels: Pixels, least: int, most: int) -> tuple[Pixels, float]:
+    """The picture with its longest side between two limits, and pixels of it per pixel of the original."""
+    longest = max(pixels.shape[:2])
+    scale = min(max(longest, least), most) / longest
     size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return cv2.resize(pixels, size, interpolation=method).astype(np.uint8, copy=False), scale
-
-
-def clamped(pixels: Pixels, least: int, most: int) -> tuple[Pixels, float]:
-    """The picture with its longest side between two limits, and pixels of it per pixel of the original."""
-    return resized(pixels, min(max(max(pixels.shape[:2]), least), most))
 
 
 def original(points: Points, scale: float) -> Points:
@@ -102,6 +105,9 @@ class DlibDetector:
     )
     # Longest side in pixels of the copy to search, and of a second one if no face is found.
     LEAST, USUAL, MOST = 512, 1024, 2048
+    # The detector's box in the square of FFHQ: edge, and how far below the middle, in edges of the square (medians).
+    BOX_EDGE, BOX_DOWN = 0.61, 0.07
+    ZOOMS, ROUNDS = (0.9, 1.0, 1.1), 2
 
     def __init__(self) -> None:
         dlib: Any = importlib.import_module("dlib")
@@ -134,13 +140,26 @@ class DlibDetector:
         return [self._face(copy, scale, box, score) for box, score in zip(boxes, scores, strict=True)]
 
     def _face(self, copy: Pixels, scale: float, box: Any, score: float) -> Face:
-        parts: list[Any] = self._landmarks(copy, box).parts()
-        points = np.array([complex(part.x, part.y) for part in parts])
-        return Face(original(points, scale), (box.width() + box.height()) / 2 / scale, float(score))
+        edge = (box.width() + box.height()) / 2
+        return Face(original(self._fitted(copy, box), scale), edge / scale, float(score))
+
+    def _fitted(self, image: Pixels, box: Any) -> Points:
+        """The landmarks [68] of the face in a box, in pixels of the image."""
+        return np.array([complex(part.x, part.y) for part in self._landmarks(image, box).parts()])
 
     def refine(self, pixels: Pixels, face: Face) -> Face:
-        """See `Detector`; dlib's landmarks have been fitted to the face already."""
+        """See `Detector`: the mean landmarks of looks at the upright face, and again from the square of that mean."""
+        for _ in range(self.ROUNDS):
+            points = mean_of_looks(pixels, self.square(face), self.ZOOMS, MIRRORED_68, self._see)
+            face = face if points is None else replace(face, points=points)
         return face
+
+    def _see(self, image: Pixels, zoom: float) -> Points:
+        size = image.shape[0]
+        half, middle = self.BOX_EDGE * size / zoom / 2, size / 2
+        top = middle + self.BOX_DOWN * size / zoom - half
+        box = self._rectangle(*(round(side) for side in (middle - half, top, middle + half, top + 2 * half)))
+        return self._fitted(image, box)
 
     def square(self, face: Face) -> Square:
         """See `Detector`: FFHQ's own landmarks, so its own definition."""
@@ -161,9 +180,7 @@ class YuNetDetector:
     posed = np.arange(5)
     head = head_points(("left eye", "right eye", "nose tip", "left mouth", "right mouth"))
     LEAST, MOST = 256, 640
-    # Each look at the face at another scale, or mirrored, has other errors; their mean has smaller ones.
-    LOOK_SIZE = 256
-    LOOKS = tuple((zoom, mirrored) for zoom in (0.8, 1.0, 1.4) for mirrored in (False, True))
+    ZOOMS = (0.8, 1.0, 1.4)
 
     def __init__(self) -> None:
         self._yuface: Any = importlib.import_module("yuface")
@@ -183,19 +200,12 @@ class YuNetDetector:
     def refine(self, pixels: Pixels, face: Face) -> Face:
         """See `Detector`: the mean landmarks of several looks at the upright face."""
         square = ffhq_square((face.points[0], face.points[1]), (face.points[3], face.points[4]))
-        seen = [found for look in self.LOOKS if (found := self._look(pixels, square, *look)) is not None]
-        return Face(np.mean(seen, 0), face.edge, face.score) if seen else face
+        points = mean_of_looks(pixels, square, self.ZOOMS, MIRRORED, self._see)
+        return face if points is None else replace(face, points=points)
 
-    def _look(self, pixels: Pixels, square: Square, zoom: float, mirrored: bool) -> Points | None:
-        seen = Square(square.centre, square.half * zoom)
-        image = cut(pixels, seen, self.LOOK_SIZE)
-        faces = self._faces(image[:, ::-1] if mirrored else image)
-        if not faces:
-            return None
-        inside = (max(faces, key=lambda face: face.edge).points + (0.5 + 0.5j)) * 2 / self.LOOK_SIZE - (1 + 1j)
-        if mirrored:
-            inside = -inside.conj()[MIRRORED]
-        return seen.centre + seen.half * inside
+    def _see(self, image: Pixels, zoom: float) -> Points | None:
+        faces = self._faces(image)
+        return max(faces, key=lambda face: face.edge).points if faces else None
 
     def square(self, face: Face) -> Square:
         """See `Detector`."""

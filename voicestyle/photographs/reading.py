@@ -32,13 +32,12 @@ SIGNATURES: tuple[tuple[bytes, type[Any]], ...] = (
     (b"BM", BmpImageFile),
 )
 MAX_PIXELS = 50_000_000
-MAX_JPEG_PIXELS = 250_000_000  # decoded at half the size, at most a quarter of it
+MAX_JPEG_PIXELS = 110_000_000  # decoded at half the size, but a progressive file is held in memory as a whole
 LONGEST_SIDE = 4096  # larger pictures are reduced; an aligned face has 256 pixels
 
 # Modes of Pillow that have 8 bits a channel and a fixed relation to RGB.
 MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"})
 WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
-WHITE = (255, 255, 255, 255)
 
 Pixels = NDArray[np.uint8]
 
@@ -137,8 +136,11 @@ def _decode(image: Image.Image) -> Picture:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in WITH_ALPHA or "transparency" in image.info:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image.convert("RGBA"))
-    image = image.convert("RGB")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        opaque = Image.new("RGB", image.size, "white")
+        opaque.paste(image, mask=image.getchannel("A"))
+        image = opaque
+    image = image if image.mode == "RGB" else image.convert("RGB")
     factor = -(-max(image.size) // LONGEST_SIDE)
     if factor > 1:
         image = image.reduce(factor)

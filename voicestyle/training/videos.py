@@ -84,7 +84,7 @@ def read_videos(table: Path, voices: Path, faces: Path, *, skip_missing: bool = 
     missing: dict[str, list[str]] = {"recordings": [], "images": []}
     for row in rows:
         name, video = (row[column] for column in COLUMNS)
-        voice_folder = voices / row.get(SPEAKER, name) / video
+        voice_folder = voices / (row.get(SPEAKER) or name) / video
         face_folder = next((each for each in _face_folders(faces, name, video) if _has(each, IMAGES)), None)
         has_voice = _has(voice_folder, LOG_MEL + RECORDINGS)
         if not has_voice:
