@@ -35,7 +35,7 @@ class FakeTorchServe:
 def torchserve(server, monkeypatch):
     torchserve = FakeTorchServe(server.url)
     monkeypatch.setattr(demo, "TorchServe", lambda archive: torchserve)
-    monkeypatch.setattr(demo, "build", lambda: None)
+    monkeypatch.setattr(demo, "build", lambda bundle: None)
     return torchserve
 
 

@@ -52,9 +52,9 @@ def test_embeddings_are_unit_vectors_of_the_stated_size(network, images):
 def test_an_embedding_does_not_depend_on_the_batch(network, images):
     together = network.embed(images)
     alone = torch.cat([network.embed(image[None]) for image in images])
-    torch.testing.assert_close(together, alone, rtol=0, atol=2e-6)
+    torch.testing.assert_close(together, alone, rtol=0, atol=2e-5)
     mixed = torch.stack([images[0], torch.full_like(images[0], torch.nan)])
-    torch.testing.assert_close(network.embed(mixed)[:1], alone[:1], rtol=0, atol=2e-6)
+    torch.testing.assert_close(network.embed(mixed)[:1], alone[:1], rtol=0, atol=2e-5)
 
 
 def test_the_network_is_frozen_and_in_evaluation_mode(network):
