@@ -32,8 +32,10 @@ HANDLER: Final = TORCHSERVE_FILES / "voicestyle_handler.py"
 MODEL_CONFIG: Final = TORCHSERVE_FILES / "model_config.yaml"
 # Parts of voicestyle that a worker never runs.
 LEFT_OUT: Final = (
-    *("assets", "bank_builder", "cli", "client", "evaluation", "inversion", "published", "serving", "training"),
-    *("archive.py", "demo_bundle.py", "offline.py", "probe.py"),
+    *("assets", "bank_builder", "cli", "client", "evaluation", "face_networks", "inversion", "photographs"),
+    *("published", "serving", "training"),
+    *("archive.py", "demo_bundle.py", "inverted_latents.py", "latent_embeddings.py", "offline.py", "photo_bundle.py"),
+    *("probe.py", "video_frames.py", "whole_files.py"),
 )
 FINGERPRINT: Final = "fingerprint.json"
 
