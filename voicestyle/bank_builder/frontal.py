@@ -30,9 +30,9 @@ class FrontalChooser:
         self._network, self._read, self._device = network, read, torch.device(device)
 
     def choose(self, photographs: NDArray[np.float32], frames: Sequence[Path]) -> tuple[int, float] | None:
-        """The row of `photographs` that is most similar to one of the frames, with their cosine; of equals the first.
+        """The row of `photographs` that is most similar to one of the frames, with their cosine.
 
-        None if no frame can be used.
+        The first of equal ones; None if no frame can be used.
         """
         seen = self.embed(pixels for frame in frames if (pixels := self._read(frame)) is not None)
         if not len(seen):

@@ -52,12 +52,12 @@ def bank() -> None:
 @click.argument("photographs", nargs=-1, required=True, type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="The folder of the build; a later run continues it.")
 @generator_flags
-@click.option("--csv", type=FILE, help="training.csv: latents of its videos, by frontal replacement.")
+@click.option("--csv", type=FILE, help="training.csv: one latent for each of its videos, by frontal replacement.")
 @replacement_flags
 @inversion_flags
 @job_flags
 def build(photographs: tuple[Path, ...], output: Path, **values: Any) -> None:
-    """A bank of PHOTOGRAPHS, files or folders: latents.pt, bank.json and report.html.
+    """Build a bank from PHOTOGRAPHS, files or folders: latents.pt, bank.json and report.html.
 
     A run that was interrupted continues where it stopped. The bank has the same bytes whatever the shards, workers or
     interruptions.

@@ -91,10 +91,15 @@ def inversion_flags(command: Command[T]) -> Command[T]:
 
 
 def job_flags(command: Command[T]) -> Command[T]:
-    """Decorate a command with who does the work, in which pieces, of a build that can be continued."""
+    """Decorate a command with shards, processes and Ray cluster of a build that can be continued."""
     return _decorate(
         command,
-        click.option("--shard-size", default=BankOptions.shard_size, show_default=True, help="Photographs of a shard."),
+        click.option(
+            "--shard-size",
+            default=BankOptions.shard_size,
+            show_default=True,
+            help="Photographs of a shard; a batch holds no more.",
+        ),
         click.option("--workers", default=BankOptions.workers, show_default=True, help="Processes on this machine."),
         click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: its address, auto, or local."),
         click.option("--restart", is_flag=True, help="Discard an earlier build in the folder."),

@@ -55,7 +55,7 @@ def demo(output: Path, wheel: Path | None, force: bool) -> None:
 )
 @replacement_flags
 @click.option("--work", type=FILE, help="Folder of the inversion, which a later run continues.  [default: OUTPUT-bank]")
-@click.option("--level", default=1000, show_default=True, help="The memory's level, by its prototypes.")
+@click.option("--level", default=1000, show_default=True, help="The memory's level, by its number of prototypes.")
 @click.option(
     "--encoder-size", default=256, show_default=True, help="Input size of CMPC's face encoder in pixels: 224 or 256."
 )
@@ -113,7 +113,11 @@ def published(
 @bundle.command()
 @click.argument("photographs", nargs=-1, required=True, type=FILE)
 @click.option("--base", default=BUNDLE, show_default=True, type=FILE, help="The bundle whose networks are used.")
-@click.option("--prototypes", type=click.IntRange(1), help="Their number.  [default: the square root of the latents']")
+@click.option(
+    "--prototypes",
+    type=click.IntRange(1),
+    help="Number of prototypes.  [default: the square root of the number of latents]",
+)
 @click.option("--work", type=FILE, help="Folder of the inversion, which a later run continues.  [default: OUTPUT-bank]")
 @inversion_flags
 @job_flags

@@ -59,10 +59,10 @@ def frames(
     """
     if count is not None and every is not None:
         raise click.UsageError("--count and --every exclude each other")
-    selection = Selection(seconds=every) if every is not None else Selection(count=count or 8)
     try:
+        selection = Selection(seconds=every) if every is not None else Selection(count=count or 8)
         require_av()
-    except VideoError as error:
+    except ValueError as error:  # VideoError is one, too
         raise click.UsageError(str(error)) from None
     _convert(_targets(videos, VIDEOS, output, ""), partial(_write_frames, selection, suffix), force, jobs, "video")
 
