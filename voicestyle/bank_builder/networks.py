@@ -16,7 +16,7 @@ from voicestyle.errors import BundleError
 from voicestyle.face_networks import ClipImageEncoder, FaceNetwork
 from voicestyle.face_networks.dlib_resnet import PACKAGE
 from voicestyle.face_networks.npm_package import fetch_files
-from voicestyle.face_networks.weight_files import LPIPS_PLACE, fetch_lpips_linear
+from voicestyle.face_networks.weight_files import LPIPS_IN_CACHE, fetch_lpips_linear
 from voicestyle.generators import read_stylegan2
 from voicestyle.inversion import Inverter, LossFiles, load_loss
 from voicestyle.manifest import Manifest
@@ -25,7 +25,7 @@ from voicestyle.photographs.reading import UnusablePicture, read_picture
 from voicestyle.precision import DTYPES, adapt_convolutions_
 
 GENERATOR = "generator.pt"
-CACHE = "cache/"  # prefix of the names of downloaded weights, followed by their place in the cache
+CACHE = "cache/"  # prefix of the names of downloaded weights, followed by their path in the cache
 
 
 def make_toolbox(options: BankOptions) -> Toolbox:
@@ -41,11 +41,11 @@ def make_toolbox(options: BankOptions) -> Toolbox:
     cached: list[Path] = []
     if options.vgg and not options.lpips and not options.unweighted:
         fetch_lpips_linear(options.cache)
-        cached.append(LPIPS_PLACE)
+        cached.append(LPIPS_IN_CACHE)
     if not options.identity:
         fetch_files(PACKAGE, options.cache)
-        cached += [PACKAGE.place(name) for name in PACKAGE.files]
-    files |= {f"{CACHE}{place.as_posix()}": options.cache / place for place in cached}
+        cached += [PACKAGE.path_in_cache(name) for name in PACKAGE.files]
+    files |= {f"{CACHE}{path.as_posix()}": options.cache / path for path in cached}
     return Toolbox(partial(open_tools, options), files, options.threads)
 
 

@@ -24,8 +24,8 @@ class NpmPackage:
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
 
-    def place(self, file: str) -> Path:
-        """The path of one of `files` in a cache, relative to its folder."""
+    def path_in_cache(self, file: str) -> Path:
+        """The path of one of `files`, relative to the folder of a cache."""
         return Path(f"{self.name.rpartition('/')[2]}-{self.version}", Path(file).name)
 
 
@@ -37,8 +37,8 @@ def fetch_files(package: NpmPackage, cache: Path) -> dict[str, bytes]:
 
     Raises CheckpointError: npm is missing or fails, or a file in the package is missing or has another hash.
     """
-    places = {name: cache / package.place(name) for name in package.files}
-    found = {name: _cached(places[name], sha256) for name, sha256 in package.files.items()}
+    paths = {name: cache / package.path_in_cache(name) for name in package.files}
+    found = {name: _cached(paths[name], sha256) for name, sha256 in package.files.items()}
     files = {name: content for name, content in found.items() if content is not None}
     if len(files) == len(package.files):
         return files
@@ -48,8 +48,8 @@ def fetch_files(package: NpmPackage, cache: Path) -> dict[str, bytes]:
         for name, content in files.items():
             draft = Path(drafts) / Path(name).name
             draft.write_bytes(content)
-            places[name].parent.mkdir(exist_ok=True)
-            draft.replace(places[name])
+            paths[name].parent.mkdir(exist_ok=True)
+            draft.replace(paths[name])
     return files
 
 
