@@ -15,7 +15,7 @@ ARG PIP_INDEX_URL=""
 ARG PIP_EXTRA_INDEX_URL=""
 # A folder in bundles/. demo is built here; any other is taken from the build context.
 ARG BUNDLE=demo
-# deploy/ray needs serve,photos,ray and the requirement ray[default]: docs/bank.md.
+# For deploy/ray, docs/bank.md has the values of both.
 ARG EXTRAS=serve
 ARG REQUIREMENT=""
 WORKDIR /opt/voicestyle

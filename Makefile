@@ -85,5 +85,5 @@ lock: $(BIN)/python  ## resolve requirements.lock again
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
 	@sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock  # the index decides on the build (CPU, CUDA)
 
-clean:  ## remove all generated files
+clean:  ## remove all generated files, also bundles and their inversions
 	rm -rf .venv .cache bundles build dist logs site *.egg-info model_store/*.mar face*.png

@@ -27,8 +27,15 @@ EXPECTED = (APIError, ArchiveError, BundleError, CheckpointError, FileNotFoundEr
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--voice", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=ROOT / "samples/slt.wav")
-@click.option("--face", type=click.Path(path_type=Path, dir_okay=False), default=Path("face.png"))
+@click.option(
+    "--voice",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=ROOT / "samples/slt.wav",
+    help="An audio file.",
+)
+@click.option(
+    "--face", type=click.Path(path_type=Path, dir_okay=False), default=Path("face.png"), help="The PNG file to write."
+)
 @click.option("--bundle", type=click.Path(path_type=Path), default=BUNDLE, help="A bundle folder.")
 @click.option("--steps", type=int, help="Number of optimisation steps; by default the bundle's.")
 @click.option("--seed", type=int, help="Seed of the random noise; by default the bundle's.")

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.lib.format import read_array
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -62,7 +63,8 @@ def read_latents(path: Path) -> InvertedLatents:
 
 def _read_npy(path: Path) -> tuple[NDArray[Any], list[str]]:
     try:
-        latents = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            latents = read_array(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise CheckpointError(f"{path} must be a .npy file of numbers: {str(error).splitlines()[0]}") from error
     names = path.with_suffix(".txt")

@@ -100,6 +100,11 @@ def _check(latents: NDArray[np.float32], manifest: Manifest, rows: int, prototyp
     if latents.shape[1:] not in shapes:
         rule = f"latents must be the generator's w {list(shapes[0])} or w+ {list(shapes[1])}"
         raise BundleError(f"{rule}, got {list(latents.shape[1:])}")
+    if len(latents) < manifest.nearest:
+        raise BundleError(
+            f"a bundle needs at least {manifest.nearest} latents, one for each prototype that a voice takes, "
+            f"got {len(latents)}; give more photographs"
+        )
     if not manifest.nearest <= prototypes <= len(latents):
         raise BundleError(
             f"prototypes must be {manifest.nearest} (the prototypes that a voice takes) to {len(latents)} (the "

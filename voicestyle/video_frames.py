@@ -1,6 +1,7 @@
 """Frames out of videos, evenly spaced or in a fixed interval, read by PyAV (extra `videos`)."""
 
-from bisect import bisect_left, bisect_right
+import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,18 +33,19 @@ class Selection:
     def __post_init__(self) -> None:
         if (self.count is None) == (self.seconds is None):
             raise ValueError(f"either count or seconds must be given, got {self}")
-        if (self.count is not None and self.count < 1) or (self.seconds is not None and not self.seconds > 0):
-            raise ValueError(f"count must be at least 1 and seconds more than 0, got {self}")
+        if (self.count is not None and self.count < 1) or (
+            self.seconds is not None and not 0 < self.seconds < math.inf
+        ):
+            raise ValueError(f"count must be at least 1 and seconds a finite number above 0, got {self}")
 
     def indices(self, times: list[Fraction]) -> list[int]:
         """The frames to take, by their index in the sorted `times` in seconds, without repetition."""
         if self.count is not None:
             count = min(self.count, len(times))
             return [(2 * number + 1) * len(times) // (2 * count) for number in range(count)]
-        seconds, chosen = Fraction(self.seconds or 1), dict[int, None]()
-        for number in range(int((times[-1] - times[0]) / seconds) + 1):
-            chosen[bisect_left(times, times[0] + number * seconds)] = None
-        return list(chosen)
+        seconds = Fraction(self.seconds or 1)
+        periods = [(time - times[0]) // seconds for time in times]
+        return [0, *(index for index in range(1, len(times)) if periods[index] > periods[index - 1])]
 
 
 def read_frames(path: Path, selection: Selection) -> Iterator[Frame]:

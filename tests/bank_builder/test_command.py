@@ -4,6 +4,7 @@ import logging
 from dataclasses import fields
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from tests.support.fake_bank_tools import fake_toolbox, write_photographs
@@ -11,6 +12,7 @@ from voicestyle.bank_builder import BankOptions, Counts
 from voicestyle.cli import main
 from voicestyle.cli.bank import bank
 from voicestyle.cli.bank_flags import PhotographBar
+from voicestyle.inverted_latents import read_latents
 from voicestyle.photographs import Gates
 
 
@@ -56,6 +58,37 @@ def test_no_photograph_and_no_build_are_one_line(run, tmp_path):
         assert done.exit_code == 2
         assert done.stderr.startswith("voicestyle: ")
         assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "meta"], "must be cpu, cuda, cuda:1 …, got meta"),
+        (["--device", "gpu", "--ray", "127.0.0.1:1"], "must be cpu, cuda, cuda:1 …, got gpu"),
+        (["--device", "cuda", "--ray", "local"], "this machine has no CUDA device"),
+    ],
+)
+def test_devices_are_checked_before_the_work(run, tmp_path, arguments, message):
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    done = run("build", write_photographs(tmp_path / "photographs", 1), "-o", tmp_path / "bank", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not (tmp_path / "bank").exists()
+
+
+@pytest.mark.usefixtures("run")
+def test_invert_writes_latents_and_a_report_and_nothing_else(tmp_path):
+    photographs = write_photographs(tmp_path / "photographs", 5)
+    output = tmp_path / "out" / "latents.pt"
+    done = CliRunner().invoke(main, ["invert", str(photographs), "-o", str(output), "--batch", "2"])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in output.parent.iterdir()) == ["latents.html", "latents.pt"]
+    assert len(read_latents(output).videos) == 4
+    assert f"report: {output.with_suffix('.html')}" in done.stdout
+    for arguments in (["-o", str(tmp_path)], ["-o", "latents.npy"], ["-o", str(output), "--batch", "0"]):
+        assert CliRunner().invoke(main, ["invert", str(photographs), *arguments]).exit_code == 2
 
 
 def test_every_option_and_gate_has_a_flag():

@@ -6,6 +6,7 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -103,6 +104,16 @@ def test_every_command_has_help(run):
         result = run(*command, "--help")
         assert result.exit_code == 0
         assert len(result.output) > 150
+
+
+def test_every_option_has_a_help_text():
+    pending, without = [("voicestyle", main)], []
+    while pending:
+        name, command = pending.pop()
+        pending += [(f"{name} {child}", found) for child, found in getattr(command, "commands", {}).items()]
+        options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+        without += [f"{name} {option.opts[0]}" for option in options if not option.help]
+    assert not without
 
 
 def test_serve_names_the_command_that_writes_an_archive(run):

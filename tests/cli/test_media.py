@@ -1,8 +1,10 @@
 """`voicestyle frames` and `voicestyle log-mels` on files made here, one of them damaged."""
 
 import builtins
+import math
 import shutil
 import struct
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -60,6 +62,13 @@ def test_a_frame_every_so_many_seconds(run, videos, tmp_path):
     assert run("frames", videos / "NAME" / "one.mp4", "-o", tmp_path / "out", "--every", 0.5).exit_code == 0
     names = sorted(path.name for path in (tmp_path / "out" / "one").iterdir())
     assert names == ["000000.jpg", "000013.jpg", "000025.jpg", "000038.jpg"]
+
+
+def test_a_frame_is_the_first_of_its_period():
+    times = [Fraction(1, 3) + Fraction(number, 10) for number in (0, 0, 1, 5, 6, 7, 30, 31)]
+    assert Selection(seconds=0.5).indices(times) == [0, 3, 6]
+    assert Selection(seconds=1e-12).indices(times) == [0, 2, 3, 4, 5, 6, 7]
+    assert Selection(seconds=100.0).indices(times) == [0]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +139,7 @@ def test_finished_videos_are_kept_unless_forced(run, videos, tmp_path):
 def test_usage_errors_name_the_rule(run, videos, tmp_path, monkeypatch):
     out = ("-o", tmp_path / "out")
     assert "exclude each other" in run("frames", videos, *out, "--count", 2, "--every", 1).stderr
+    assert "seconds a finite number above 0" in run("frames", videos, *out, "--every", "nan").stderr
     (tmp_path / "empty").mkdir()
     assert "must have files of the types .avi" in run("frames", tmp_path / "empty", *out).stderr
     shutil.copy(videos / "NAME" / "one.mp4", videos / "NAME" / "one.avi")
@@ -149,7 +159,9 @@ def test_usage_errors_name_the_rule(run, videos, tmp_path, monkeypatch):
     assert "pip install 'voicestyle[videos]'" in result.stderr
 
 
-@pytest.mark.parametrize("given", [{}, {"count": 1, "seconds": 1.0}, {"count": 0}, {"seconds": 0.0}])
+@pytest.mark.parametrize(
+    "given", [{}, {"count": 1, "seconds": 1.0}, {"count": 0}, {"seconds": 0.0}, {"seconds": math.inf}]
+)
 def test_a_selection_checks_itself(given):
     with pytest.raises(ValueError, match="count"):
         Selection(**given)

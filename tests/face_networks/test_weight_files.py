@@ -78,11 +78,13 @@ def test_a_torchscript_archive_is_read_without_torch_jit(archive, monkeypatch):
     assert {name for name in expected if not name.startswith("again")} <= weights.keys()
 
 
-def test_other_files_are_no_torchscript_archives(tmp_path):
+def test_other_files_are_no_torchscript_archives(tmp_path, archive):
     torch.save({}, tmp_path / "plain.pt")
     (tmp_path / "text").write_text("no zip file")
-    assert not is_torchscript(tmp_path / "plain.pt")
-    assert not is_torchscript(tmp_path / "text")
+    # The central directory begins with this signature; the end of the file, by which zip files are known, is intact.
+    (tmp_path / "damaged.pt").write_bytes(archive[0].read_bytes().replace(b"PK\x01\x02", b"PK\x00\x00"))
+    for name in ("plain.pt", "text", "damaged.pt"):
+        assert not is_torchscript(tmp_path / name)
 
 
 # _rebuild_tensor_v2(storage 0, offset 0, size (9999999,), stride (0,))

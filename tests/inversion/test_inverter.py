@@ -112,6 +112,19 @@ def test_steps_are_reported(generator, photographs):
     assert counts == [2] * STEPS + [1] * STEPS
 
 
+def test_a_call_that_is_not_finished_leaves_nothing_behind(generator, photographs, of_eight):
+    used = inverter(generator, batch=2)
+    call = used.invert(photographs[:3])
+    next(call)
+    call.close()
+    with pytest.raises(ValueError, match="a photograph must be"):
+        next(used.invert([photographs[0], ("small", np.zeros((64, 64, 3), np.uint8))]))
+    (key, _), *_ = photographs
+    found = inverted(used, photographs[:1])
+    assert list(found) == [key]
+    np.testing.assert_array_equal(found[key].latent, of_eight[key].latent)
+
+
 def test_errors(generator, photographs):
     with pytest.raises(ValueError, match=r"a photograph must be \[256, 256, 3\], got \[64, 64, 3\]"):
         next(inverter(generator).invert([("small", np.zeros((64, 64, 3), np.uint8))]))

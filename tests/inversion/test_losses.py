@@ -135,5 +135,7 @@ def test_each_missing_file_has_a_named_stand_in(loss_files):
     assert unweighted.name.startswith("unweighted VGG-16 features (vgg16.pth) + identity by ArcFace")
     with pytest.raises(CheckpointError, match="the linear layers of LPIPS need a VGG-16 file"):
         LossFiles(lpips=loss_files.lpips)
+    with pytest.raises(CheckpointError, match="unweighted features need a VGG-16 file, got none"):
+        LossFiles(unweighted=True)
     with pytest.raises(CheckpointError, match="unweighted features have no linear layers"):
         LossFiles(vgg=loss_files.vgg, lpips=loss_files.lpips, unweighted=True)

@@ -53,7 +53,7 @@ def test_the_same_latents_give_the_same_bytes(tiny_bundle, latents, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "prototypes", "message"),
     [
-        ((2, 512), None, r"prototypes must be 3 .* to 2 .*, got 3"),
+        ((2, 512), None, "at least 3 latents, .* got 2"),
         ((9, 512), 10, "to 9 .*, got 10"),
         ((9, 5, 512), None, r"w \[512\] or w\+ \[2, 512\], got \[5, 512\]"),
         ((9, 256), None, r"w \[512\] or w\+ \[2, 512\], got \[256\]"),

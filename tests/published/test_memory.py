@@ -101,7 +101,9 @@ def test_unreadable_latents_are_rejected(tmp_path):
     (tmp_path / "objects.txt").write_text("a\n")
     (tmp_path / "empty.npy").write_bytes(b"")
     np.save(tmp_path / "alone.npy", np.ones((2, 512), np.float32))
-    for name in ("objects.npy", "empty.npy"):
+    with (tmp_path / "archive.npy").open("wb") as file:
+        np.savez(file, latents=np.ones((2, 512), np.float32))
+    for name in ("objects.npy", "empty.npy", "archive.npy"):
         with pytest.raises(CheckpointError, match=rf"{name} must be a \.npy file of numbers"):
             read_latents(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"alone\.txt"):

@@ -75,6 +75,7 @@ def test_photographs_of_persons_become_latents_of_their_videos(
         ([], "a bundle needs --latents, or --photos and --frames to make them"),
         (["--photos=a"], "a bundle needs --latents, or --photos and --frames to make them"),
         (["--latents=a", "--photos=a"], "--latents and --photos exclude each other"),
+        (["--latents=a", "--clip=a"], "--frames, --clip and --work belong to --photos"),
     ],
 )
 def test_latents_and_photographs_exclude_each_other(tmp_path, arguments, message):

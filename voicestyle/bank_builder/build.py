@@ -113,10 +113,10 @@ def build_bank(options: BankOptions, progress: Progress = ignore, toolbox: Toolb
 def rewrite_report(path: Path) -> BuiltBank:
     """Merge a finished build again and write its report again. Raises BankError for a folder without one."""
     folder = BankFolder(path)
+    plan = folder.read_plan()  # before the lock, which would make a missing folder
+    if plan is None:
+        raise BankError(f"{path} must be the folder of a bank build, got one without a plan")
     with folder.locked():
-        plan = folder.read_plan()
-        if plan is None:
-            raise BankError(f"{path} must be the folder of a bank build, got one without a plan")
         description = merge(folder, plan)
         write_report(folder, plan, description)
     return BuiltBank(folder.latents, folder.bank, folder.report, description)

@@ -48,10 +48,17 @@ class BankFolder:
             file.truncate(0)
             file.write(f"process {os.getpid()}")
             file.flush()
-            for draft in self._shards.glob(".*.part"):
-                draft.unlink()
+            self._remove_drafts()
             yield
             file.truncate(0)
+
+    def _remove_drafts(self) -> None:
+        """Remove what a killed process has left of `whole_file`."""
+        for name in (PLAN, LATENTS, BANK, REPORT):
+            for draft in self.path.glob(f".{name}.*.part"):
+                draft.unlink()
+        for draft in self._shards.glob(".*.part"):
+            draft.unlink()
 
     def read_plan(self) -> Plan | None:
         """The plan, or None where no build has begun. Raises BankError for another file of that name."""

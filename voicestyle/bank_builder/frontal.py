@@ -29,16 +29,12 @@ class FrontalChooser:
         self.name = network.name
         self._network, self._read, self._device = network, read, torch.device(device)
 
-    def embed(self, photographs: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Unit vectors [P, E] of aligned photographs [256, 256, 3]."""
-        return self._vectors(photographs)
-
     def choose(self, photographs: NDArray[np.float32], frames: Sequence[Path]) -> tuple[int, float] | None:
-        """The row of `photographs` that is most similar to one of the frames, with their cosine; of equals the first.
+        """The row of `photographs` that is most similar to one of the frames, with their cosine.
 
-        None if no frame can be used.
+        The first of equal ones; None if no frame can be used.
         """
-        seen = self._vectors(pixels for frame in frames if (pixels := self._read(frame)) is not None)
+        seen = self.embed(pixels for frame in frames if (pixels := self._read(frame)) is not None)
         if not len(seen):
             return None
         # A product of matrices could round equal rows differently, by their position.
@@ -46,7 +42,8 @@ class FrontalChooser:
         similarities = np.array([(rows * frame).sum(axis=1).tolist() for frame in seen]).max(axis=0)
         return int(similarities.argmax()), float(similarities.max())
 
-    def _vectors(self, pictures: Iterable[Pixels]) -> NDArray[np.float32]:
+    def embed(self, pictures: Iterable[Pixels], /) -> NDArray[np.float32]:
+        """Unit vectors [P, E] of pictures, RGB [H, W, 3]: aligned faces of 256 pixels where the network needs that."""
         parts: list[NDArray[np.float32]] = []
         prepared: list[Tensor] = []
         for pixels in pictures:

@@ -16,7 +16,7 @@ from voicestyle.errors import BundleError
 from voicestyle.face_networks import ClipImageEncoder, FaceNetwork
 from voicestyle.face_networks.dlib_resnet import PACKAGE
 from voicestyle.face_networks.npm_package import fetch_files
-from voicestyle.face_networks.weight_files import fetch_lpips_linear
+from voicestyle.face_networks.weight_files import LPIPS_IN_CACHE, fetch_lpips_linear
 from voicestyle.generators import read_stylegan2
 from voicestyle.inversion import Inverter, LossFiles, load_loss
 from voicestyle.manifest import Manifest
@@ -25,12 +25,7 @@ from voicestyle.photographs.reading import UnusablePicture, read_picture
 from voicestyle.precision import DTYPES, adapt_convolutions_
 
 GENERATOR = "generator.pt"
-CACHE = "cache/"  # prefix of the names of downloaded weights, followed by their place in the cache
-# The places that `fetch_files` and `fetch_lpips_linear` give to their files.
-IDENTITY_FILES = tuple(
-    f"{PACKAGE.name.rpartition('/')[2]}-{PACKAGE.version}/{Path(name).name}" for name in PACKAGE.files
-)
-LPIPS_FILE = "lpips-0.1.4/vgg.pth"
+CACHE = "cache/"  # prefix of the names of downloaded weights, followed by their path in the cache
 
 
 def make_toolbox(options: BankOptions) -> Toolbox:
@@ -43,14 +38,14 @@ def make_toolbox(options: BankOptions) -> Toolbox:
     files = {GENERATOR: options.stylegan or _generator_of(options.bundle)}
     given = {"vgg": options.vgg, "lpips": options.lpips, "identity": options.identity, "clip": options.clip}
     files |= {name: path for name, path in given.items() if path is not None}
-    cached: list[str] = []
+    cached: list[Path] = []
     if options.vgg and not options.lpips and not options.unweighted:
         fetch_lpips_linear(options.cache)
-        cached.append(LPIPS_FILE)
+        cached.append(LPIPS_IN_CACHE)
     if not options.identity:
         fetch_files(PACKAGE, options.cache)
-        cached += IDENTITY_FILES
-    files |= {CACHE + name: options.cache / name for name in cached}
+        cached += [PACKAGE.path_in_cache(name) for name in PACKAGE.files]
+    files |= {f"{CACHE}{path.as_posix()}": options.cache / path for path in cached}
     return Toolbox(partial(open_tools, options), files, options.threads)
 
 

@@ -23,7 +23,8 @@ class BankOptions:
     ViT-B/32, without which the identity network compares photographs and frames.
 
     detector, align, gates: as in `voicestyle.photographs.PhotographJudge`. w_plus: one latent [L, 512] for each
-    photograph in place of [512]. steps, seed: of the inversion. dtype: of the generator. device: a torch device.
+    photograph in place of [512]. steps, seed: of the inversion. dtype: of the convolutions of generator, VGG-16 and
+    ArcFace. device: cpu or cuda.
 
     batch: photographs that are inverted at once; None for the default of `voicestyle.inversion.Inverter`. shard_size:
     photographs of a shard, which is the work that an interruption loses. workers: processes on this machine. threads:

@@ -4,7 +4,6 @@ The same function runs in this process, in worker processes and as a Ray task. I
 its tools alone, so that all of these give the same bytes.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from voicestyle.bank_builder.shard import (
     encode,
     thumbnail,
 )
+from voicestyle.bundle import sha256
 from voicestyle.inversion import Inversion
 from voicestyle.photographs import Judged
 
@@ -242,7 +242,5 @@ def _plain(value: float | None) -> float | int | None:
 
 
 def _check_unchanged(source: Source, path: Path) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != source.sha256:
+    if sha256(path) != source.sha256:
         raise BankError(f"photographs must not change during a build, {source.key!r} did: run again with --restart")

@@ -15,6 +15,7 @@ from pathlib import Path
 from cmpc2.memory import read_videos
 from voicestyle.bank_builder.errors import BankError
 from voicestyle.bank_builder.plan import Group, Source, Video
+from voicestyle.bundle import sha256
 from voicestyle.photographs import PhotographError, find_photographs
 from voicestyle.photographs.files import EXTENSIONS
 
@@ -85,7 +86,7 @@ def describe(key: str, path: Path) -> Source:
         if status.st_size > MAX_FILE_BYTES:
             limit, received = MAX_FILE_BYTES // 2**20, status.st_size / 2**20
             return Source(key, unreadable=f"must have at most {limit} MiB, received {received:.1f} MiB")
-        return Source(key, status.st_size, _sha256(path))
+        return Source(key, status.st_size, sha256(path))
     except OSError as error:
         return Source(key, unreadable=f"must be readable: {error.strerror}")
 
@@ -93,13 +94,8 @@ def describe(key: str, path: Path) -> Source:
 def _describe_video(key: str, frames: Sequence[Path]) -> Video:
     digest = hashlib.sha256()
     for frame in frames:
-        digest.update(f"{frame.name}\0{_sha256(frame)}\n".encode(errors="surrogateescape"))
+        digest.update(f"{frame.name}\0{sha256(frame)}\n".encode(errors="surrogateescape"))
     return Video(key, len(frames), digest.hexdigest())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _keyed(photographs: Sequence[Path]) -> dict[str, Path]:

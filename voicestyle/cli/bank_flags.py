@@ -12,6 +12,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from voicestyle.bank_builder import BankOptions, BuiltBank, Counts, build_bank
+from voicestyle.bank_builder.ray_tasks import LOCAL
 from voicestyle.cli.devices import usable_device
 from voicestyle.photographs import Gates
 from voicestyle.precision import DTYPES
@@ -19,13 +20,24 @@ from voicestyle.precision import DTYPES
 T = TypeVar("T")
 Command = Callable[..., T]
 FILE = click.Path(path_type=Path)
+GATES = {
+    "max_faces": "Faces that are at least half as large as the largest one.",
+    "min_score": "The detector's score of the face, in its own unit.",
+    "min_size": "Edge of the aligned square in pixels of the file.",
+    "max_yaw": "Turn of the head to a side, in degrees.",
+    "max_pitch": "Turn of the head up or down, in degrees.",
+    "min_sharpness": "Variance of the Laplacian of the aligned face at 256 pixels.",
+    "max_outside": "Share of the face beyond the picture, 0 to 1.",
+}
 
 
 def generator_flags(command: Command[T]) -> Command[T]:
     """Decorate a command with the choice of the generator."""
     return _decorate(
         command,
-        click.option("--bundle", default=BankOptions.bundle, show_default=True, type=FILE, help="For its generator."),
+        click.option(
+            "--bundle", default=BankOptions.bundle, show_default=True, type=FILE, help="A bundle, for its generator."
+        ),
         click.option("--stylegan", type=FILE, help="A StyleGAN2 checkpoint, in place of a bundle's generator."),
     )
 
@@ -49,25 +61,45 @@ def inversion_flags(command: Command[T]) -> Command[T]:
         click.option("--lpips", type=FILE, help="The linear layers of LPIPS for --vgg.  [default: those of its wheel]"),
         click.option("--unweighted", is_flag=True, help="No linear layers, for a VGG-16 that is not torchvision's."),
         click.option("--identity", type=FILE, help="model_ir_se50.pth, for the identity loss."),
-        click.option("--cache", default=BankOptions.cache, show_default=True, type=FILE, help="Of downloaded weights."),
-        click.option("--detector", default=BankOptions.detector, show_default=True, help="auto, dlib or yunet."),
+        click.option(
+            "--cache", default=BankOptions.cache, show_default=True, type=FILE, help="For downloaded weights."
+        ),
+        click.option(
+            "--detector",
+            default=BankOptions.detector,
+            show_default=True,
+            help="Face detector: dlib, yunet, or auto, which is dlib where it is installed.",
+        ),
         click.option("--align/--no-align", default=True, help="--no-align for aligned faces: only resize and crop."),
         *(_gate_flag(gate) for gate in fields(Gates)),
         click.option("--w-plus", is_flag=True, help="A latent row for each layer, [L, 512] in place of [512]."),
         click.option("--steps", default=BankOptions.steps, show_default=True, help="Steps of the inversion."),
-        click.option("--seed", default=BankOptions.seed, show_default=True, help="With a key, it decides the noise."),
-        click.option("--dtype", default=BankOptions.dtype, show_default=True, type=click.Choice(list(DTYPES))),
+        click.option("--seed", default=BankOptions.seed, show_default=True, help="Of the random noise."),
+        click.option(
+            "--dtype",
+            default=BankOptions.dtype,
+            show_default=True,
+            type=click.Choice(list(DTYPES)),
+            help="Of the convolutions of generator, VGG-16 and ArcFace.",
+        ),
         click.option("--device", default=BankOptions.device, show_default=True, help="cpu or cuda."),
         click.option("--batch", type=int, help="Photographs inverted at once.  [default: 1 on a CPU, 8 on a GPU]"),
-        click.option("--threads", default=BankOptions.threads, show_default=True, help="Threads of each process."),
+        click.option(
+            "--threads", default=BankOptions.threads, show_default=True, help="Threads of torch in each process."
+        ),
     )
 
 
 def job_flags(command: Command[T]) -> Command[T]:
-    """Decorate a command with who does the work, in which pieces, of a build that can be continued."""
+    """Decorate a command with shards, processes and Ray cluster of a build that can be continued."""
     return _decorate(
         command,
-        click.option("--shard-size", default=BankOptions.shard_size, show_default=True, help="Photographs of a shard."),
+        click.option(
+            "--shard-size",
+            default=BankOptions.shard_size,
+            show_default=True,
+            help="Photographs of a shard; a batch holds no more.",
+        ),
         click.option("--workers", default=BankOptions.workers, show_default=True, help="Processes on this machine."),
         click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: its address, auto, or local."),
         click.option("--restart", is_flag=True, help="Discard an earlier build in the folder."),
@@ -77,12 +109,16 @@ def job_flags(command: Command[T]) -> Command[T]:
 def run_build(photographs: tuple[Path, ...], output: Path, **values: Any) -> BuiltBank:
     """Build a bank with the values of these flags, with a bar and a line for each rejected photograph."""
     gates = Gates(**{gate.name: values.pop(gate.name) for gate in fields(Gates)})
-    if values.get("ray") is None:  # otherwise the nodes have the GPUs
-        values["device"] = usable_device(values["device"])
+    values["device"] = usable_device(values["device"], here=is_local(values.get("ray")))
     options = BankOptions(photographs, output, gates=gates, **values)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with closing(PhotographBar()) as progress, logging_redirect_tqdm():
         return build_bank(options, progress)
+
+
+def is_local(ray: str | None) -> bool:
+    """Whether this machine does the work, and not the nodes of a Ray cluster."""
+    return ray in (None, LOCAL)
 
 
 class PhotographBar:
@@ -111,8 +147,8 @@ class PhotographBar:
 def _gate_flag(gate: Any) -> Callable[[Command[Any]], Command[Any]]:
     kind = int if isinstance(gate.default, int) else float
     shown: Any = True if gate.default is not None else "the detector's"
-    flag, text = f"--{gate.name.replace('_', '-')}", f"Gate: {gate.name.replace('_', ' ')}."
-    return click.option(flag, type=kind, default=gate.default, show_default=shown, help=text)
+    flag = f"--{gate.name.replace('_', '-')}"
+    return click.option(flag, type=kind, default=gate.default, show_default=shown, help=f"Gate: {GATES[gate.name]}")
 
 
 def _decorate(command: Command[T], *options: Callable[[Command[T]], Command[T]]) -> Command[T]:

@@ -7,7 +7,7 @@ import click
 from tqdm import tqdm
 
 from voicestyle import archive as archives
-from voicestyle.cli.bank_flags import FILE, inversion_flags, job_flags, replacement_flags, run_build
+from voicestyle.cli.bank_flags import FILE, inversion_flags, is_local, job_flags, replacement_flags, run_build
 from voicestyle.cli.devices import usable_device
 from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
 from voicestyle.manifest import INSTANCE_CHOICES
@@ -32,7 +32,7 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.option("-o", "--output", default=BUNDLE, show_default=True, type=FILE)
+@click.option("-o", "--output", default=BUNDLE, show_default=True, type=FILE, help="The bundle folder to write.")
 @click.option("--wheel", type=FILE, help="The random-face wheel.  [default: downloaded by pip]")
 @click.option("--force", is_flag=True, help="Build even if the bundle is current.")
 def demo(output: Path, wheel: Path | None, force: bool) -> None:
@@ -55,7 +55,7 @@ def demo(output: Path, wheel: Path | None, force: bool) -> None:
 )
 @replacement_flags
 @click.option("--work", type=FILE, help="Folder of the inversion, which a later run continues.  [default: OUTPUT-bank]")
-@click.option("--level", default=1000, show_default=True, help="The memory's level, by its prototypes.")
+@click.option("--level", default=1000, show_default=True, help="The memory's level, by its number of prototypes.")
 @click.option(
     "--encoder-size", default=256, show_default=True, help="Input size of CMPC's face encoder in pixels: 224 or 256."
 )
@@ -68,7 +68,7 @@ def demo(output: Path, wheel: Path | None, force: bool) -> None:
 )
 @inversion_flags
 @job_flags
-@click.option("-o", "--output", default=PUBLISHED, show_default=True, type=FILE)
+@click.option("-o", "--output", default=PUBLISHED, show_default=True, type=FILE, help="The bundle folder to write.")
 def published(
     cmpc: Path,
     memory: Path,
@@ -89,7 +89,9 @@ def published(
     Give --latents, or --photos and --frames, from which the latents are made first. All files are read and
     cross-checked before that. If one does not match the others, nothing is written.
     """
-    options = PublishedOptions(level, encoder_size, instances, usable_device(device))
+    # The faces of the latents are embedded here, wherever the inversion is done.
+    here = is_local(inversion["ray"]) or instances != "first"
+    options = PublishedOptions(level, encoder_size, instances, usable_device(device, here=here))
     if latents is None:
         if not photos or inversion["frames"] is None:
             raise click.UsageError("a bundle needs --latents, or --photos and --frames to make them")
@@ -98,8 +100,10 @@ def published(
         bank = run_build(photos, work, stylegan=stylegan, csv=csv, device=device, **inversion)
         click.echo(str(bank))
         latents = bank.latents
-    elif photos or inversion["frames"]:
-        raise click.UsageError("--latents and --photos exclude each other")
+    elif photos or work or inversion["frames"] or inversion["clip"]:
+        raise click.UsageError(
+            "--latents and --photos exclude each other; --frames, --clip and --work belong to --photos"
+        )
     files = PublishedFiles(cmpc, memory, csv, stylegan, latents)
     built = build_published_bundle(output, files, options, lambda batches: tqdm(batches, "faces", unit="batch"))
     manifest = built.manifest
@@ -109,11 +113,17 @@ def published(
 @bundle.command()
 @click.argument("photographs", nargs=-1, required=True, type=FILE)
 @click.option("--base", default=BUNDLE, show_default=True, type=FILE, help="The bundle whose networks are used.")
-@click.option("--prototypes", type=click.IntRange(1), help="Their number.  [default: the square root of the latents']")
+@click.option(
+    "--prototypes",
+    type=click.IntRange(1),
+    help="Number of prototypes.  [default: the square root of the number of latents]",
+)
 @click.option("--work", type=FILE, help="Folder of the inversion, which a later run continues.  [default: OUTPUT-bank]")
 @inversion_flags
 @job_flags
-@click.option("-o", "--output", default=FROM_PHOTOGRAPHS, show_default=True, type=FILE)
+@click.option(
+    "-o", "--output", default=FROM_PHOTOGRAPHS, show_default=True, type=FILE, help="The bundle folder to write."
+)
 def photos(
     photographs: tuple[Path, ...],
     base: Path,
@@ -139,8 +149,8 @@ def photos(
 
 
 @click.command()
-@click.option("--bundle", default=BUNDLE, show_default=True, type=FILE)
-@click.option("-o", "--output", default=ARCHIVE, show_default=True, type=FILE)
+@click.option("--bundle", default=BUNDLE, show_default=True, type=FILE, help="The bundle folder to pack.")
+@click.option("-o", "--output", default=ARCHIVE, show_default=True, type=FILE, help="The archive to write.")
 @click.option("--force", is_flag=True, help="Build even if the archive is current.")
 def archive(bundle: Path, output: Path, force: bool) -> None:
     """Write a TorchServe archive of a bundle, the handler and both packages, unless it is current."""

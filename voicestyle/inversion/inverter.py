@@ -53,9 +53,12 @@ class InversionOptions:
 
 @dataclass(frozen=True)
 class Inversion:
-    """The inversion of a photograph: its latent float32 [512], or [L, 512] for w+, and the image of it uint8
-    [256, 256, 3]; each term of the loss at each step; psnr of the image in dB, and identity, the cosine of both by the
-    loss's identity network."""
+    """The inversion of a photograph.
+
+    latent: float32 [512], or [L, 512] for w+. image: uint8 [256, 256, 3], the generator's image of this latent and the
+    optimised noise maps, which are not kept. losses: each term of the loss at each step. psnr: of the image against the
+    photograph, in dB. identity: cosine of both by the loss's identity network.
+    """
 
     key: str
     latent: NDArray[np.float32]
@@ -111,28 +114,32 @@ class Inverter:
     ) -> Iterator[Inversion]:
         """Yield the inversion of each photograph (key, aligned pixels [256, 256, 3]), as they finish.
 
-        A photograph joins the batch as soon as there is room. on_step: called after each step with the number of
+        A photograph joins the batch as soon as a slot is free. on_step: called after each step with the number of
         photographs that took it.
 
         Raises ValueError for a key that is already in the batch, or pixels of another shape.
         """
         waiting, running = iter(photographs), dict[str, Tensor]()
         more = True
-        while more or running:
-            while more and len(running) < self._engine.capacity:
-                following = next(waiting, None)
-                more = following is not None
-                if following is not None:
-                    key, pixels = following
-                    running[key] = self._start(key, pixels)
-            if running:
-                finished = self._engine.step()
-                if on_step:
-                    on_step(len(running))
-                for key in finished:
-                    outcome = self._engine.outcome(key)
-                    self._engine.remove(key)
-                    yield self._inversion(str(key), outcome, running.pop(str(key)))
+        try:
+            while more or running:
+                while more and len(running) < self._engine.capacity:
+                    following = next(waiting, None)
+                    more = following is not None
+                    if following is not None:
+                        key, pixels = following
+                        running[key] = self._start(key, pixels)
+                if running:
+                    finished = self._engine.step()
+                    if on_step:
+                        on_step(len(running))
+                    for key in finished:
+                        outcome = self._engine.outcome(key)
+                        self._engine.remove(key)
+                        yield self._inversion(str(key), outcome, running.pop(str(key)))
+        finally:
+            for key in running:  # after an error, or if the caller stops early; the next call needs an empty batch
+                self._engine.remove(key)
 
     def _start(self, key: str, pixels: Pixels) -> Tensor:
         if pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):

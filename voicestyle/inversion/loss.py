@@ -43,6 +43,8 @@ class LossFiles:
     def __post_init__(self) -> None:
         if self.lpips and not self.vgg:
             raise CheckpointError(f"the linear layers of LPIPS need a VGG-16 file, got {self.lpips} alone")
+        if self.unweighted and not self.vgg:
+            raise CheckpointError("unweighted features need a VGG-16 file, got none")
         if self.lpips and self.unweighted:
             raise CheckpointError(f"unweighted features have no linear layers, got {self.lpips}")
 
@@ -99,8 +101,8 @@ def load_loss(
 ) -> InversionLoss:
     """The published loss, LPIPS + (1 − ArcFace dot product), as far as its files are given.
 
-    Without `files.vgg`, pixels and edges take the place of LPIPS; without `files.identity`, dlib's face-recognition
-    network, which npm downloads, that of ArcFace. VGG-16 and ArcFace compute in `dtype`.
+    Without `files.vgg`, pixels and edges replace LPIPS. Without `files.identity`, dlib's face-recognition network
+    replaces ArcFace; npm downloads it to `cache`. VGG-16 and ArcFace compute in `dtype`.
 
     Raises CheckpointError, OSError.
     """

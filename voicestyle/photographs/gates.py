@@ -54,7 +54,9 @@ class Gates:
             value = getattr(self, field.name)
             if value is None:
                 continue
-            if not math.isfinite(value) or (field.name != "min_score" and value < 0):
+            if not math.isfinite(value):
+                raise PhotographError(f"{field.name} must be a finite number, got {value}")
+            if field.name != "min_score" and value < 0:
                 raise PhotographError(f"{field.name} must be a number of at least 0, got {value}")
 
     def reason_against(self, figures: Figures, min_score: float) -> str | None:

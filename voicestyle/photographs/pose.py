@@ -54,7 +54,8 @@ def pose_of(points: Points, head: NDArray[np.float64], square: Square) -> Pose |
         solved, rotation, position = cv2.solvePnP(head, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
     except cv2.error:  # for example, points that coincide
         return None
-    if not solved or position[2] <= 0:
+    # NaN would pass every gate.
+    if not solved or not position[2] > 0 or not np.isfinite(rotation).all():
         return None
     x, y, z = -cv2.Rodrigues(rotation)[0][:, 2]  # where the face looks, in coordinates of the camera
     return Pose(math.degrees(math.atan2(x, -z)), math.degrees(math.atan2(-y, math.hypot(x, z))))

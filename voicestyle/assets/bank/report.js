@@ -3,6 +3,7 @@
 const PAGE = 100;
 const FIGURES = [
   ["faces", 0, ""], ["score", 2, ""], ["size", 0, " px"], ["yaw", 1, "°"], ["pitch", 1, "°"], ["sharpness", 0, ""],
+  ["outside", 2, ""],
 ];
 const STATES = { kept: "kept", rejected: "rejected", unchosen: "not used" };
 const byId = (id) => document.getElementById(id);
