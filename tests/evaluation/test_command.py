@@ -137,6 +137,18 @@ def test_usage_errors_are_one_line(run, lists, stored, tmp_path):
         assert len(result.stderr.splitlines()) == 1
 
 
+def test_another_report_is_an_error_before_any_work(run, tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "report.json").write_text("nothing")
+    for arguments in (
+        ("recognition", "absent.csv", "--voices", "x", "--faces", "x"),
+        ("generation", "--voices", "absent"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "report.json must be a report of this version, or be removed" in result.stderr
+
+
 def test_a_missing_extra_is_named(run, lists, stored, monkeypatch):
     monkeypatch.setattr("voicestyle.cli.evaluate.find_spec", lambda name: None if name == "sklearn" else name)
     result = run("recognition", lists[0], *stored)
@@ -210,6 +222,9 @@ def test_held_out_speakers_need_no_table(run, fakes, tiny_bundle, tmp_path):
     result = run("generation", "--voices", "empty", "--held-out", "--bundle", tiny_bundle)
     assert result.exit_code == 2
     assert re.search(r"empty must contain the recording [\d-]+\.flac, and does not", result.stderr)
+    result = run("generation", "--voices", "empty", "--held-out", "--speakers", "table.csv")
+    assert result.exit_code == 2
+    assert "give either --held-out or --speakers" in result.stderr
 
 
 @pytest.mark.long

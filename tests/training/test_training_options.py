@@ -25,7 +25,7 @@ def test_what_the_file_lacks_keeps_its_default(tmp_path):
             "seed": 3,
             "objective": {"levels": [10, 20], "temperature": 1},
             "loop": {"optimiser": {"name": "adamw", "clip": 5}},
-            "voice": {"widths": [8, 8, 16, 32], "embedding_dim": 32},
+            "voice": {"widths": [8, 8, 16, 32]},
         },
     )
     assert options.seed == 3
@@ -34,7 +34,7 @@ def test_what_the_file_lacks_keeps_its_default(tmp_path):
     assert options.objective.warm_up_epochs == TrainingOptions().objective.warm_up_epochs
     assert options.loop.optimiser.name == "adamw"
     assert options.loop.optimiser.clip == 5.0
-    assert options.voice == ResNetConfig((8, 8, 16, 32), embedding_dim=32)
+    assert options.voice == ResNetConfig((8, 8, 16, 32))
     assert options.face == ResNetConfig()
     assert read(tmp_path, {}) == TrainingOptions()
 
@@ -50,6 +50,7 @@ def test_what_the_file_lacks_keeps_its_default(tmp_path):
         ({"loop": 4}, "option loop: Expected `object`, got `int`"),
         ({"loop": {"epochs": 0}}, "options loop: epochs must be at least 1, received 0"),
         ({"voice": {"widths": [1]}}, "options voice: widths must be 4 positive integers"),
+        ({"voice": {"embedding_dim": 32}}, "voice and face must have the same embedding_dim, received 32 and 512"),
         ({"seed": -1}, "options of the training: seed must be at least 0"),
     ],
 )

@@ -86,11 +86,12 @@ def recognition(
     from voicestyle.evaluation.encoders import embed_folder
     from voicestyle.evaluation.intervals import Bootstrap
     from voicestyle.evaluation.lists import read_list
-    from voicestyle.evaluation.page import write_report
+    from voicestyle.evaluation.page import earlier_report, write_report
     from voicestyle.evaluation.people import read_people
     from voicestyle.evaluation.recognition import check_lists, evaluate_lists, keys_of
     from voicestyle.evaluation.trials import Features
 
+    earlier_report(output)  # another file of that name is an error now, not after the work
     read = [read_list(path) for path in lists]
     check_lists(read)
     table = read_people(people) if people else None
@@ -167,10 +168,13 @@ def generation(
     from voicestyle.evaluation.generation import GenerationEvaluation
     from voicestyle.evaluation.intervals import Bootstrap
     from voicestyle.evaluation.judge import install_judge, judge_faces, judge_name
-    from voicestyle.evaluation.page import write_report
+    from voicestyle.evaluation.page import earlier_report, write_report
     from voicestyle.evaluation.speakers import choose_recordings, held_out_speakers, read_speakers
     from voicestyle.face_networks import fetch_mobileface
 
+    earlier_report(output)
+    if held_out and speakers:
+        raise click.UsageError("give either --held-out or --speakers")
     listed = held_out_speakers(ASSETS) if held_out else read_speakers(speakers or voices / "speakers.csv")
     recordings = choose_recordings(listed, voices, halves=halves, per_sex=per_sex)
     used = usable_device(device)

@@ -58,11 +58,10 @@ def train(
     Writes cmpc.pth.tar, frame_memory.pth.tar and training.csv, which `voicestyle bundle published` reads.
     """
     options = _options(file, {name: value for name, value in given.items() if value is not None})
+    if data:
+        voices, faces = find_folders(data, voices, faces)
     if not (voices and faces):
-        if not data:
-            raise click.UsageError("give --data, or both --voices and --faces")
-        found = find_folders(data)
-        voices, faces = voices or found[0], faces or found[1]
+        raise click.UsageError("give --data, or both --voices and --faces")
     with process_group(usable_device(device)) as ranks:
         videos = read_videos(table, voices, faces, skip_missing=skip_missing)
         output.mkdir(parents=True, exist_ok=True)
