@@ -198,3 +198,6 @@ def test_unreadable_images_and_log_mels_are_unusable(tiny_bundle, folders, tmp_p
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     found = embed_folder(encoders, faces, "face", ["P.1/1", "P.1/2"], tmp_path / "cache", iter)
     assert "decompression bomb" in found.unusable["P.1/2"]
+    (faces / "P.1" / "2.png").write_bytes(b"no image")
+    found = embed_folder(encoders, faces, "face", ["P.1/1", "P.1/2"], tmp_path / "cache", iter)
+    assert "'2.png'" in found.unusable["P.1/2"]  # without the folder

@@ -94,7 +94,8 @@ def embed_folder(
             try:
                 store.add(key, encoders.embed(paths[key]), stamps[key])
             except UNUSABLE as error:
-                unusable[key] = str(error).split("\n")[0]
+                # The report need not tell where the folder is.
+                unusable[key] = str(error).split("\n")[0].replace(str(paths[key]), paths[key].name)
             if count % SAVE_EVERY == 0:
                 store.save()
     finally:
