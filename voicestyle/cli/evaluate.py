@@ -131,9 +131,13 @@ def recognition(
 )
 @click.option("--bundle", default=Path("bundles/demo"), show_default=True, type=PATH, help="The bundle to evaluate.")
 @click.option("--steps", type=click.IntRange(1), help="Optimisation steps.  [default: the bundle's]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of every face and of resampling.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of every face and of resampling."
+)
 @click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Slots in the batch.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(CHOICES), help="Of generator and face encoder.")
+@click.option(
+    "--dtype", default="float32", show_default=True, type=click.Choice(CHOICES), help="Of generator and face encoder."
+)
 @click.option(
     "--judge", default=JUDGE, show_default=True, type=PATH, help="Folder for the judge of sex (330 MB, by npm)."
 )
