@@ -219,7 +219,7 @@ def main(
             for case in () if quick else cases:
                 case.quality = case.measure("quality")
     finally:  # an interrupted run keeps its measurements
-        rows = [case.row() for case in cases]
+        rows = [case.row() for case in cases if case.times or case.error]
         if not quick:
             append(results / "inversion.jsonl", rows)
         click.echo(inversion_table(rows))
