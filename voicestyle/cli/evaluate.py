@@ -98,6 +98,8 @@ def recognition(
     encoders: Encoders | None = None
     if not (voices.suffix == ".npz" and faces.suffix == ".npz"):
         encoders = _encoders(bundle, cmpc, face_size, usable_device(device))
+    elif bundle or cmpc:
+        raise click.UsageError("--bundle and --cmpc embed folders; both --voices and --faces are .npz files")
 
     def embeddings(kind: str, source: Path, keys: Sequence[str]) -> Embeddings:
         if source.suffix == ".npz" or not encoders:
