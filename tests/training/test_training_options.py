@@ -25,7 +25,8 @@ def test_what_the_file_lacks_keeps_its_default(tmp_path):
             "seed": 3,
             "objective": {"levels": [10, 20], "temperature": 1},
             "loop": {"optimiser": {"name": "adamw", "clip": 5}},
-            "voice": {"widths": [8, 8, 16, 32]},
+            "voice": {"widths": [8, 8, 16, 32], "embedding_dim": 32},
+            "face": {"embedding_dim": 32},
         },
     )
     assert options.seed == 3
@@ -34,8 +35,8 @@ def test_what_the_file_lacks_keeps_its_default(tmp_path):
     assert options.objective.warm_up_epochs == TrainingOptions().objective.warm_up_epochs
     assert options.loop.optimiser.name == "adamw"
     assert options.loop.optimiser.clip == 5.0
-    assert options.voice == ResNetConfig((8, 8, 16, 32))
-    assert options.face == ResNetConfig()
+    assert options.voice == ResNetConfig((8, 8, 16, 32), embedding_dim=32)
+    assert options.face == ResNetConfig(embedding_dim=32)
     assert read(tmp_path, {}) == TrainingOptions()
 
 
