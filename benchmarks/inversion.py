@@ -192,8 +192,8 @@ class Case:
 
 @click.command()
 @click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="By default all.")
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(8,))
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(8,), help="By default 8.")
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Processes for each variant.")
 @click.option("--warm-up", default=1, show_default=True, type=click.IntRange(0), help="Steps before the measured ones.")
 @click.option("--steps", default=2, show_default=True, type=click.IntRange(1), help="Steps of each repeat.")
 @click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="Folder; rows are appended.")
@@ -219,7 +219,7 @@ def main(
             for case in () if quick else cases:
                 case.quality = case.measure("quality")
     finally:  # an interrupted run keeps its measurements
-        rows = [case.row() for case in cases]
+        rows = [case.row() for case in cases if case.times or case.error]
         if not quick:
             append(results / "inversion.jsonl", rows)
         click.echo(inversion_table(rows))

@@ -1,6 +1,6 @@
 """What docs/photographs.md reports: how well the frame of FFHQ is recovered, and the distributions behind the gates.
 
-    python -m benchmarks.photographs [--faces N] [--fit N] [--seed N]
+    python -m benchmarks.photographs [--faces N] [--fit N] [--output FILE]
 
 Generated faces, whose frame is known, are placed into larger pictures; real faces come from the packages that
 `tests/support/real_photographs.py` names. With --fit, the weights of `voicestyle/photographs/five_points.py` are fitted
@@ -137,6 +137,7 @@ def fit(faces: int) -> str:
 @click.option("--fit", "to_fit", default=0, help="Fit the weights of the five points to so many generated faces.")
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Also write the table to this file.")
 def main(faces: int, to_fit: int, output: Path | None) -> None:
+    """Print the table of docs/photographs.md."""
     if to_fit:
         click.echo(fit(to_fit))
         return

@@ -119,7 +119,10 @@ def _pooled(image: Tensor, size: int) -> Tensor:
 
 
 def regulariser(maps: Sequence[Tensor]) -> Tensor:
-    """Correlation of adjacent values in noise maps [1, 1, R, R], summed over a pyramid of each map."""
+    """Correlation of adjacent values in noise maps [N, 1, R, R], summed over a pyramid of each map.
+
+    As published, the mean is over the whole batch: items of a batch of several depend on each other.
+    """
     total = torch.zeros((), dtype=maps[0].dtype, device=maps[0].device)
     for level in maps:
         while True:

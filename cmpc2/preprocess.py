@@ -59,7 +59,8 @@ def load_voice(min_time: int = MIN_FRAMES) -> Callable[[str | Path], Tensor]:
     """
 
     def load(path: str | Path) -> Tensor:
-        frames = np.load(path, allow_pickle=False)
+        with Path(path).open("rb") as file:  # np.load accepts archives and raises EOFError, too
+            frames = np.lib.format.read_array(file, allow_pickle=False)
         if frames.ndim != 2 or frames.shape[1] != BANDS or len(frames) == 0:
             raise ValueError(f"{path} must contain frames [T, {BANDS}], T ≥ 1; received {list(frames.shape)}")
         if len(frames) < min_time:

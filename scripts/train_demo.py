@@ -57,7 +57,7 @@ def main(voices: Path, wheel: Path | None, work: Path, assets: Path, epochs: int
         )
         with logging_redirect_tqdm():
             measured = training.run(progress, logging.info)
-    except (TrainingDataError, ValueError) as error:
+    except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for name, value in measured.items():
         click.echo(f"{name}: {value}")

@@ -116,6 +116,20 @@ def test_quick_writes_nothing(run):
     assert {function for function, _ in calls} == {"time"}
 
 
+def test_an_interrupted_run_writes_what_was_measured(monkeypatch, tmp_path):
+    def run_process(*_, variant, **arguments):
+        if variant == PROJECTOR:
+            raise KeyboardInterrupt
+        return {"machine": MACHINE, "steps": arguments["steps"], "seconds": 2.0, "peak_resident_mib": 100}
+
+    monkeypatch.setattr(inversion, "run_process", run_process)
+    words = ["--variant", "float32", "--variant", PROJECTOR, "--results", str(tmp_path)]
+    done = CliRunner().invoke(inversion.main, words)
+    assert done.exit_code == 1
+    assert "| float32" in done.output
+    assert [row["variant"] for row in results.read(tmp_path / "inversion.jsonl")] == ["float32"]
+
+
 @pytest.mark.parametrize("variant", [PROJECTOR, "float32", "bfloat16"])
 def test_variants_move_the_same_latents(monkeypatch, variant):
     monkeypatch.setattr(inversion, "SOURCE", inversion.Synthetic(CONFIG, inversion.ResNetConfig()))

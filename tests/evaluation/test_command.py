@@ -85,6 +85,7 @@ def test_lists_with_embeddings(run, lists, stored, people_file, tmp_path):
     ]  # fmt: skip
     assert [each["group"] for each in section["verification"]] == ["U", "G", "N", "GN"]
     assert [each["direction"] for each in section["retrieval"]] == ["voice to face", "face to voice"]
+    assert section["unusable"] == {}
     assert section["sampling"] == {"resamples": 100, "seed": 0, "confidence": 0.95}
     assert f"AUC {section['verification'][0]['auc']['value']:.3f} [" in result.output
     page = Page((tmp_path / "out" / "report.html").read_text())
@@ -114,6 +115,14 @@ def test_lists_with_folders_and_a_bundle(run, tiny_bundle, samples, tmp_path):
     assert (section.voices, section.faces) == ("tiny@7 on voices", "tiny@7 on faces")
     assert (section.matching[0].trials, section.matching[0].skipped, section.matching[0].group) == (2, 1, None)
     assert (tmp_path / ".cache" / "evaluation").is_dir()
+    (tmp_path / "faces" / "Gus").mkdir()
+    (tmp_path / "voices" / "Gus").mkdir()
+    for name in ("faces/Gus/1.png", "voices/Gus/1.wav"):
+        (tmp_path / name).touch()
+    (tmp_path / "mine.csv").write_text("\n".join([*lines, "Gus/1.wav Gus/1.png Ann/1.png"]) + "\n")
+    result = run("recognition", *folders, "--bundle", tiny_bundle, "--skip-missing")
+    assert result.exit_code == 0, result.output
+    assert list(read_report(tmp_path / "evaluation").recognition.unusable) == ["voice Gus/1", "face Gus/1"]
     for both in ((), ("--bundle", tiny_bundle, "--cmpc", "x.pth.tar")):
         result = run("recognition", *folders, *both)
         assert result.exit_code == 2
@@ -135,6 +144,21 @@ def test_usage_errors_are_one_line(run, lists, stored, tmp_path):
         assert result.exit_code == 2
         assert message in result.stderr
         assert len(result.stderr.splitlines()) == 1
+    result = run("recognition", tmp_path / "matching_v2f_U.csv", *stored, "--cmpc", "c.pth.tar")
+    assert result.exit_code == 2
+    assert "--bundle and --cmpc embed folders" in result.stderr
+
+
+def test_another_report_is_an_error_before_any_work(run, tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "report.json").write_text("nothing")
+    for arguments in (
+        ("recognition", "absent.csv", "--voices", "x", "--faces", "x"),
+        ("generation", "--voices", "absent"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "report.json must be a report of this version, or be removed" in result.stderr
 
 
 def test_a_missing_extra_is_named(run, lists, stored, monkeypatch):
@@ -210,6 +234,9 @@ def test_held_out_speakers_need_no_table(run, fakes, tiny_bundle, tmp_path):
     result = run("generation", "--voices", "empty", "--held-out", "--bundle", tiny_bundle)
     assert result.exit_code == 2
     assert re.search(r"empty must contain the recording [\d-]+\.flac, and does not", result.stderr)
+    result = run("generation", "--voices", "empty", "--held-out", "--speakers", "table.csv")
+    assert result.exit_code == 2
+    assert "give either --held-out or --speakers" in result.stderr
 
 
 @pytest.mark.long

@@ -20,7 +20,7 @@ def test_a_file_of_embeddings(tmp_path):
     found = read_embeddings(tmp_path / "e.npz")
     assert found.vectors == pytest.approx(np.array([[0.6, 0.8], [0.0, 1.0]]))
     assert found.find(["c/d", "a/b", "x"]).tolist() == [1, 0, -1]
-    assert (found.dim, found.source) == (2, str(tmp_path / "e.npz"))
+    assert (found.dim, found.source) == (2, "e.npz")
 
 
 @pytest.mark.parametrize(
@@ -184,3 +184,20 @@ def test_a_folder_without_any_file(tiny_bundle, tmp_path):
     (tmp_path / "a" / "b.jpg").write_text("no image")
     with pytest.raises(EvaluationError, match="'a/b': cannot identify image file"):
         embed_folder(encoders, tmp_path, "face", ["a/b"], tmp_path / "cache", iter)
+
+
+def test_unreadable_images_and_log_mels_are_unusable(tiny_bundle, folders, tmp_path, monkeypatch):
+    voices, faces = folders
+    (voices / "p1" / "00003.npy").touch()
+    np.savez(voices / "p1" / "00004.npz", np.zeros((3, 64)))
+    (voices / "p1" / "00004.npz").rename(voices / "p1" / "00004.npy")
+    encoders = bundle_encoders(tiny_bundle)
+    found = embed_folder(encoders, voices, "voice", VOICES, tmp_path / "cache", iter)
+    assert list(found.unusable) == VOICES[2:]
+    Image.new("RGB", (80, 80)).save(faces / "P.1" / "2.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    found = embed_folder(encoders, faces, "face", ["P.1/1", "P.1/2"], tmp_path / "cache", iter)
+    assert "decompression bomb" in found.unusable["P.1/2"]
+    (faces / "P.1" / "2.png").write_bytes(b"no image")
+    found = embed_folder(encoders, faces, "face", ["P.1/1", "P.1/2"], tmp_path / "cache", iter)
+    assert "'2.png'" in found.unusable["P.1/2"]  # without the folder

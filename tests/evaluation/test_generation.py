@@ -14,7 +14,7 @@ from PIL import Image
 
 from cmpc2 import decode
 from voicestyle.demo_bundle import ASSETS
-from voicestyle.evaluation.agreement import Agreement
+from voicestyle.evaluation.agreement import count_by_sex
 from voicestyle.evaluation.consistency import FacesOfSpeakers, embed_faces, measure_consistency
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.evaluation.figure import write_figure
@@ -52,13 +52,9 @@ def face(light: int) -> Face:
     )
 
 
-def test_agreement_counts_speakers_and_judged_faces():
-    agreement = Agreement.of(["F", "F", "F", "M"], ["F", "M", "F", "M"])
-    assert agreement.table == {"F": {"F": 2, "M": 1}, "M": {"F": 0, "M": 1}}
-    assert agreement.share == 0.75
-    assert "agreement 75.0%" in str(agreement)
-    with pytest.raises(ValueError, match="one face, received 1 and 0"):
-        Agreement.of(["F"], [])
+def test_faces_are_counted_by_the_sex_of_their_speaker_and_their_judged_sex():
+    table = count_by_sex(["F", "F", "F", "M"], ["F", "M", "F", "M"])
+    assert table == {"F": {"F": 2, "M": 1}, "M": {"F": 0, "M": 1}}
 
 
 @pytest.fixture
@@ -207,6 +203,9 @@ def test_two_recordings_of_each_speaker_are_used(tmp_path, table):
     ]
     chosen = choose_recordings(listed, tmp_path, halves=False, per_sex=1)
     assert [each.name for each in chosen] == ["b1.wav", "a1.wav", "a2.wav"]
+    (tmp_path / "x").mkdir()
+    chosen = choose_recordings(table("x/1.wav,x,F", "1.wav,x,F"), tmp_path)
+    assert [each.name for each in chosen] == ["x/1.wav", "1.wav"]
     (tmp_path / "c1.wav").unlink()
     with pytest.raises(EvaluationError, match=r"must contain the recording c1.wav, and does not"):
         choose_recordings(listed, tmp_path)
@@ -231,6 +230,9 @@ def test_other_tables_of_speakers_are_errors(tmp_path):
         read_speakers(tmp_path / "speakers.csv")
     (tmp_path / "speakers.csv").write_text("path,who\n")
     with pytest.raises(EvaluationError, match=r"must have the columns file, speaker, sex, received \['path', 'who'\]"):
+        read_speakers(tmp_path / "speakers.csv")
+    (tmp_path / "speakers.csv").write_bytes("file,speaker,sex\na.wav,Zoë,F\n".encode("latin-1"))
+    with pytest.raises(EvaluationError, match=r"speakers.csv must be a table in UTF-8"):
         read_speakers(tmp_path / "speakers.csv")
 
 
@@ -355,8 +357,10 @@ def test_the_judge_is_named_with_its_version():
 
 
 def test_the_figure_puts_first_faces_left_of_last_faces(tmp_path: Path):
-    write_figure(tmp_path / "figure.jpg", [FacePair(face(0), face(255))] * 8, edge=40)
-    sheet = np.asarray(Image.open(tmp_path / "figure.jpg").convert("L"))
+    write_figure(tmp_path / "figure", [FacePair(face(0), face(255))] * 8, edge=40)
+    with Image.open(tmp_path / "figure") as figure:
+        assert figure.format == "JPEG"
+        sheet = np.asarray(figure.convert("L"))
     assert sheet.shape == (2 * 44 - 4, 4 * 84 - 4)
     assert sheet[20, 20] < 10
     assert sheet[20, 60] > 245

@@ -146,6 +146,12 @@ def test_people(people_file):
         people.same("G")("Ann", "Gus")
 
 
+def test_a_table_of_people_in_another_encoding_is_an_error(people_file):
+    people_file.write_bytes(people_file.read_text().replace("Spain", "España").encode("latin-1"))
+    with pytest.raises(EvaluationError, match="vox1_meta.csv must be a table in UTF-8"):
+        read_people(people_file)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cmpc2 import CMPC, ResNetConfig
+from cmpc2 import CMPC
+from tests.training.conftest import TINY
 from voicestyle.training.assets import consistent_faces, embed_faces, embed_voices, measure
 from voicestyle.training.batches import TrainingSet
 from voicestyle.training.clusters import spherical_kmeans
@@ -15,7 +16,6 @@ from voicestyle.training.demo import demo_trainer
 from voicestyle.training.errors import TrainingError
 from voicestyle.training.options import TrainOptions
 
-TINY = ResNetConfig(widths=(4, 8, 8, 16), depths=(1, 1, 1, 1), embedding_dim=16)
 OPTIONS = TrainOptions(
     epochs=4,
     speakers_per_batch=8,
@@ -28,15 +28,6 @@ OPTIONS = TrainOptions(
     sex_temperature=0.3,
 )
 SEX = torch.arange(16) % 2
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Several threads would slow such small networks down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def data() -> TrainingSet:

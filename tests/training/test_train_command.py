@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import cmpc2
 from voicestyle.cli import main
+from voicestyle.training.scalars import Scalars
 
 SIZES = {"widths": [4, 8, 8, 16], "depths": [1, 1, 1, 1], "embedding_dim": 16}
 OPTIONS = {
@@ -57,8 +58,21 @@ def test_training_writes_checkpoint_memory_log_and_scalars(arguments, tmp_path, 
     (events,) = (output / "tensorboard").iterdir()
     scalars = EventAccumulator(str(events)).Reload()
     assert [event.step for event in scalars.Scalars("step/loss")] == [0, 1, 2, 3, 4, 5]
-    assert [event.step for event in scalars.Scalars("epoch/prototype")] == [4, 6]
+    assert [event.step for event in scalars.Scalars("epoch/prototype")] == [3, 5]
     assert scalars.Scalars("step/learning_rate")[0].value > 0
+
+
+def test_scalars_before_a_resume_are_kept_and_repeated_steps_are_hidden(tmp_path):
+    for first, last in ((0, 5), (4, 7)):  # interrupted after step 5, resumed at the end of its second epoch
+        scalars = Scalars(tmp_path, first)
+        for step in range(first, last + 1):
+            scalars.step(step, {"loss": float(last)})
+            if step % 2:
+                scalars.epoch(step, {"loss": float(last)})
+        scalars.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("epoch/loss")] == [(1, 5), (3, 5), (5, 7), (7, 7)]
+    assert [event.step for event in events.Scalars("step/loss")] == list(range(8))
 
 
 def test_a_finished_training_is_not_repeated(arguments, tmp_path):
@@ -106,6 +120,12 @@ def test_folders_are_given_together_or_one_by_one(arguments, tmp_path):
     assert "give --data, or both --voices and --faces" in done.output
     folders = ["--voices", str(tmp_path / "data" / "voices"), "--faces", str(tmp_path / "data" / "faces")]
     assert run([*alone, *folders]).exit_code == 0
+
+
+def test_one_folder_may_be_given_besides_data(arguments, tmp_path):
+    (tmp_path / "data" / "voices").rename(tmp_path / "recordings")
+    done = run(arguments("out", "--epochs", "1", "--voices", str(tmp_path / "recordings")))
+    assert done.exit_code == 0, done.output
 
 
 def test_tensorboard_is_named_where_it_is_missing(arguments, monkeypatch):

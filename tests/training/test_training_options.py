@@ -26,6 +26,7 @@ def test_what_the_file_lacks_keeps_its_default(tmp_path):
             "objective": {"levels": [10, 20], "temperature": 1},
             "loop": {"optimiser": {"name": "adamw", "clip": 5}},
             "voice": {"widths": [8, 8, 16, 32], "embedding_dim": 32},
+            "face": {"embedding_dim": 32},
         },
     )
     assert options.seed == 3
@@ -35,7 +36,7 @@ def test_what_the_file_lacks_keeps_its_default(tmp_path):
     assert options.loop.optimiser.name == "adamw"
     assert options.loop.optimiser.clip == 5.0
     assert options.voice == ResNetConfig((8, 8, 16, 32), embedding_dim=32)
-    assert options.face == ResNetConfig()
+    assert options.face == ResNetConfig(embedding_dim=32)
     assert read(tmp_path, {}) == TrainingOptions()
 
 
@@ -50,6 +51,7 @@ def test_what_the_file_lacks_keeps_its_default(tmp_path):
         ({"loop": 4}, "option loop: Expected `object`, got `int`"),
         ({"loop": {"epochs": 0}}, "options loop: epochs must be at least 1, received 0"),
         ({"voice": {"widths": [1]}}, "options voice: widths must be 4 positive integers"),
+        ({"voice": {"embedding_dim": 32}}, "voice and face must have the same embedding_dim, received 32 and 512"),
         ({"seed": -1}, "options of the training: seed must be at least 0"),
     ],
 )

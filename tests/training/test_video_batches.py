@@ -110,6 +110,9 @@ def test_an_unreadable_recording_is_one_error(videos):
 
 
 def test_files_that_disappear_are_one_error(videos):
+    for path in videos[2].face_files():
+        path.unlink()
+    assert "must contain images; it has none" in Samples(videos, OPTIONS)[0, 2].message
     shutil.rmtree(videos[1].faces)
     assert "video_001" in Samples(videos, OPTIONS)[0, 1].message
 

@@ -56,7 +56,7 @@ def evaluate() -> None:
 @click.option("--skip-missing", is_flag=True, help="Leave out trials whose files are missing or unusable.")
 @click.option("--cache", default=CACHE, show_default=True, type=PATH, help="Folder of computed embeddings.")
 @click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of resampling and drawn candidates."
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of resampling and drawn candidates."
 )
 @resamples_option
 @device_option
@@ -86,17 +86,20 @@ def recognition(
     from voicestyle.evaluation.encoders import embed_folder
     from voicestyle.evaluation.intervals import Bootstrap
     from voicestyle.evaluation.lists import read_list
-    from voicestyle.evaluation.page import write_report
+    from voicestyle.evaluation.page import earlier_report, write_report
     from voicestyle.evaluation.people import read_people
     from voicestyle.evaluation.recognition import check_lists, evaluate_lists, keys_of
     from voicestyle.evaluation.trials import Features
 
+    earlier_report(output)  # another file of that name is an error now, not after the work
     read = [read_list(path) for path in lists]
     check_lists(read)
     table = read_people(people) if people else None
     encoders: Encoders | None = None
     if not (voices.suffix == ".npz" and faces.suffix == ".npz"):
         encoders = _encoders(bundle, cmpc, face_size, usable_device(device))
+    elif bundle or cmpc:
+        raise click.UsageError("--bundle and --cmpc embed folders; both --voices and --faces are .npz files")
 
     def embeddings(kind: str, source: Path, keys: Sequence[str]) -> Embeddings:
         if source.suffix == ".npz" or not encoders:
@@ -130,9 +133,13 @@ def recognition(
 )
 @click.option("--bundle", default=Path("bundles/demo"), show_default=True, type=PATH, help="The bundle to evaluate.")
 @click.option("--steps", type=click.IntRange(1), help="Optimisation steps.  [default: the bundle's]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every face and of resampling.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of every face and of resampling."
+)
 @click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Slots in the batch.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(CHOICES), help="As in generate.")
+@click.option(
+    "--dtype", default="float32", show_default=True, type=click.Choice(CHOICES), help="Of generator and face encoder."
+)
 @click.option(
     "--judge", default=JUDGE, show_default=True, type=PATH, help="Folder for the judge of sex (330 MB, by npm)."
 )
@@ -167,10 +174,13 @@ def generation(
     from voicestyle.evaluation.generation import GenerationEvaluation
     from voicestyle.evaluation.intervals import Bootstrap
     from voicestyle.evaluation.judge import install_judge, judge_faces, judge_name
-    from voicestyle.evaluation.page import write_report
+    from voicestyle.evaluation.page import earlier_report, write_report
     from voicestyle.evaluation.speakers import choose_recordings, held_out_speakers, read_speakers
     from voicestyle.face_networks import fetch_mobileface
 
+    earlier_report(output)
+    if held_out and speakers:
+        raise click.UsageError("give either --held-out or --speakers")
     listed = held_out_speakers(ASSETS) if held_out else read_speakers(speakers or voices / "speakers.csv")
     recordings = choose_recordings(listed, voices, halves=halves, per_sex=per_sex)
     used = usable_device(device)

@@ -31,7 +31,7 @@ log = logging.getLogger("voicestyle.train")
 @click.option("--batch", type=int, help="Videos per step, over all processes.  [default: 128]")
 @click.option("--image-size", type=int, help="Input of the face encoder in pixels, 224 or 256.  [default: 256]")
 @click.option("--workers", type=int, help="Processes that read files, per training process.  [default: 4]")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the encoders' operations.  [default: float32]")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Number format of the encoders.  [default: float32]")
 @click.option("--seed", type=int, help="Random seed.  [default: 0]")
 @click.option("--augment", is_flag=True, default=None, help="Vary colour, light and position; mask parts of voices.")
 @click.option("--skip-missing", is_flag=True, help="Leave out videos without recordings or images.")
@@ -58,11 +58,10 @@ def train(
     Writes cmpc.pth.tar, frame_memory.pth.tar and training.csv, which `voicestyle bundle published` reads.
     """
     options = _options(file, {name: value for name, value in given.items() if value is not None})
+    if data:
+        voices, faces = find_folders(data, voices, faces)
     if not (voices and faces):
-        if not data:
-            raise click.UsageError("give --data, or both --voices and --faces")
-        found = find_folders(data)
-        voices, faces = voices or found[0], faces or found[1]
+        raise click.UsageError("give --data, or both --voices and --faces")
     with process_group(usable_device(device)) as ranks:
         videos = read_videos(table, voices, faces, skip_missing=skip_missing)
         output.mkdir(parents=True, exist_ok=True)

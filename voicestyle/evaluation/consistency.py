@@ -59,14 +59,14 @@ class FacesOfSpeakers:
         return Pairs(self._cosines[one, other], persons[0] == persons[1], self.people, persons)
 
     def nearest(self, bootstrap: Bootstrap, *, within_sex: bool) -> tuple[Estimate, float] | None:
-        """For which share of faces the nearest other face is of the same speaker, and this share for a random face.
+        """The share of faces whose nearest other face is the same speaker's, and the share for a random other face.
 
-        Faces of speakers with one face do not ask, but may be the nearest. A tie counts as the expected result of a
-        random choice. None if there is no face with another one to find.
+        Faces of speakers with a single face are not counted, but may be the nearest. A tie counts as the expected
+        result of a random choice. None if no speaker has two faces, or if all faces are of one speaker.
         """
         values: list[float] = []
         chances: list[float] = []
-        asking: list[int] = []
+        counted: list[int] = []
         for i, person in enumerate(self.persons):
             others = np.flatnonzero((self._sexes == self._sexes[i]) | (not within_sex))
             others = others[others != i]
@@ -75,10 +75,10 @@ class FacesOfSpeakers:
                 cosines = self._cosines[i, others]
                 values.append(float(same[cosines == cosines.max()].mean()))
                 chances.append(float(same.mean()))
-                asking.append(i)
-        if not asking:
+                counted.append(i)
+        if not counted:
             return None
-        share = bootstrap.share(self.people, np.array(values), self.persons[asking])
+        share = bootstrap.share(self.people, np.array(values), self.persons[counted])
         return share, float(np.mean(chances))
 
 

@@ -61,7 +61,7 @@ def read_embeddings(path: Path) -> Embeddings:
     Raises EvaluationError for other content, OSError for a path that cannot be opened.
     """
     keys, vectors, _ = read_arrays(path)
-    return Embeddings.of(str(path), keys, vectors)
+    return Embeddings.of(path.name, keys, vectors)  # without its folder, which the report need not tell
 
 
 def read_arrays(path: Path) -> tuple[list[str], NDArray[np.floating], NDArray[np.int64] | None]:

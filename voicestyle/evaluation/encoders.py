@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from cmpc2 import AudioError, ResNetConfig, audio_preprocess, load, load_voice, visual_preprocess
+from cmpc2 import ResNetConfig, audio_preprocess, load, load_voice, visual_preprocess
 from voicestyle.bundle import Bundle, sha256
 from voicestyle.evaluation.embeddings import Embeddings, read_arrays, write_arrays
 from voicestyle.evaluation.errors import EvaluationError
@@ -19,6 +20,7 @@ from voicestyle.evaluation.keys import FACE_SUFFIXES, VOICE_SUFFIXES
 
 Progress = Callable[[Sequence[str]], Iterable[str]]
 SAVE_EVERY = 1000  # files, so that an interrupted run loses little
+UNUSABLE = (ValueError, OSError, SyntaxError, Image.DecompressionBombError)  # AudioError is a ValueError
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Encoders:
     def embed(self, path: Path) -> NDArray[np.float32]:
         """The embedding [E] of a recording, a log-mel (.npy, [T, 64]) or an image, each alone.
 
-        Raises AudioError, ValueError or OSError for an unusable file.
+        Raises one of UNUSABLE for an unusable file.
         """
         if path.suffix.lower() in FACE_SUFFIXES:
             features, encode = visual_preprocess(self.face_size)(path), self.encode_face
@@ -77,7 +79,7 @@ def embed_folder(
     kind: voice or face. cache: folder of the embeddings that are kept; a file is embedded again when its size or its
     time of change differs. progress: wraps the keys that must be computed, as tqdm does.
 
-    Raises EvaluationError if `folder` is none or has no usable file.
+    Raises EvaluationError if `folder` is not a folder or has no usable file.
     """
     if not folder.is_dir():
         raise EvaluationError(f"{kind}s must be a folder or a .npz file, received {folder}")
@@ -91,8 +93,9 @@ def embed_folder(
         for count, key in enumerate(progress([key for key in paths if not store.holds(key, stamps[key])]), 1):
             try:
                 store.add(key, encoders.embed(paths[key]), stamps[key])
-            except (AudioError, ValueError, OSError) as error:
-                unusable[key] = str(error).split("\n")[0]
+            except UNUSABLE as error:
+                # The report need not tell where the folder is.
+                unusable[key] = str(error).split("\n")[0].replace(str(paths[key]), paths[key].name)
             if count % SAVE_EVERY == 0:
                 store.save()
     finally:

@@ -20,4 +20,4 @@ def write_figure(path: Path, pairs: Sequence[FacePair], *, columns: int = 4, edg
             image = Image.open(io.BytesIO(face.image)).convert("RGB").resize((edge, edge), Image.Resampling.LANCZOS)
             sheet.paste(image, (left + j * edge, top))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, quality=85, optimize=True)
+    sheet.save(path, "JPEG", quality=85, optimize=True)

@@ -49,7 +49,7 @@ def generate_pairs(
                 audio = recording.audio()
                 prepared = [(f"{name} {i}", pipeline.prepare(audio, options[name])) for name in options]
             except (AudioError, InputError, OSError) as error:
-                skipped[recording.name] = str(error)
+                skipped[recording.name] = str(error).replace(str(recording.path), recording.path.name)
             else:
                 yield from prepared
 

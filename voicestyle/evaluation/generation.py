@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from voicestyle.bundle import Bundle
-from voicestyle.evaluation.agreement import Agreement
+from voicestyle.evaluation.agreement import count_by_sex
 from voicestyle.evaluation.bank_faces import bank_faces
 from voicestyle.evaluation.consistency import (
     FacesOfSpeakers,
@@ -205,7 +205,7 @@ class GenerationEvaluation:
             of_faces = [both[which].sex for both in judged]
             agrees = np.array([sex == judgement for sex, judgement in zip(sexes, of_faces, strict=True)], np.float64)
             share = self.bootstrap.share(people, agrees, persons)
-            tables.append(SexTable(table=Agreement.of(sexes, of_faces).table, agreement=share))
+            tables.append(SexTable(table=count_by_sex(sexes, of_faces), agreement=share))
         return Sex(first=tables[0], last=tables[1], youngest=min(last.age for _, last in judged))
 
     def _drift(self, lumas: NDArray[np.float64], people: int, persons: NDArray[np.intp]) -> Drift:

@@ -3,7 +3,7 @@
 Two trials of one person depend on each other, so whole people are drawn with replacement (cluster bootstrap), never
 trials. A trial between two people counts once for each pair of their copies (the bootstrap of nodes in a network; the
 pigeonhole bootstrap of Owen, 2007, doi:10.1214/07-AOAS122), which is exact for variation between people and somewhat
-too wide where little but chance within a trial varies.
+too wide where most of the variation is chance within a trial.
 """
 
 from collections.abc import Callable, Sequence

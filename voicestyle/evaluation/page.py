@@ -28,7 +28,7 @@ def write_report(folder: Path, *, recognition: Recognition | None = None, genera
     Raises EvaluationError if `folder` has a report.json of another kind, OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    earlier = read_report(folder) if (folder / JSON).exists() else Report(voicestyle=__version__)
+    earlier = earlier_report(folder)
     report = structs.replace(
         earlier,
         voicestyle=__version__,
@@ -39,6 +39,11 @@ def write_report(folder: Path, *, recognition: Recognition | None = None, genera
     report = read_report(folder)  # the page shows what the file says
     write_whole(folder / HTML, render(report, folder).encode())
     return folder / HTML
+
+
+def earlier_report(folder: Path) -> Report:
+    """The report of a folder, without sections if it has none. Raises as `read_report`."""
+    return read_report(folder) if (folder / JSON).exists() else Report(voicestyle=__version__)
 
 
 def read_report(folder: Path) -> Report:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from voicestyle.evaluation.errors import EvaluationError
+from voicestyle.evaluation.tables import open_table
 
 NAMES = ("VoxCeleb1 ID", "VGGFace1 ID")
 GENDER, NATIONALITY = "Gender", "Nationality"
@@ -41,7 +42,7 @@ def read_people(path: Path) -> People:
     """
     wanted = (*NAMES, GENDER, NATIONALITY)
     rows: dict[str, dict[str, str]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with open_table(path) as file:
         reader = csv.DictReader(file, delimiter="\t")
         if missing := [column for column in wanted if column not in (reader.fieldnames or ())]:
             raise EvaluationError(

@@ -78,5 +78,7 @@ def evaluate_lists(
         matching=tuple(matching),
         verification=tuple(verification),
         retrieval=tuple(retrieval),
-        unusable=features.voices.unusable | features.faces.unusable,
+        unusable={
+            f"{kind} {key}": reason for kind in ("voice", "face") for key, reason in features.of(kind).unusable.items()
+        },
     )

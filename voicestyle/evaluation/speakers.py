@@ -13,6 +13,7 @@ from cmpc2 import decode
 from cmpc2.audio import SAMPLE_RATE
 from voicestyle.evaluation.agreement import SEXES
 from voicestyle.evaluation.errors import EvaluationError
+from voicestyle.evaluation.tables import open_table
 
 COLUMNS = ("file", "speaker", "sex")
 
@@ -28,17 +29,22 @@ class Listed:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording, or a part of it. part: 0 for the whole file, 1 and 2 for its halves."""
+    """A recording, or a part of it.
+
+    part: 0 for the whole file, 1 and 2 for its halves. file: its path in the table; None for the file name alone.
+    """
 
     path: Path
     speaker: str
     sex: str
     part: int = 0
+    file: str | None = None
 
     @property
     def name(self) -> str:
-        """The file name, with the half."""
-        return f"{self.path.name}, half {self.part}" if self.part else self.path.name
+        """The file, with the half."""
+        file = self.file or self.path.name
+        return f"{file}, half {self.part}" if self.part else file
 
     def audio(self) -> bytes | Path:
         """What the pipeline prepares. Raises AudioError, OSError for a file that must be split and cannot be read."""
@@ -61,7 +67,7 @@ def read_speakers(table: Path) -> list[Listed]:
         raise EvaluationError(f"{table} must be a table file,speaker,sex of the recordings; it does not exist")
     rows: list[Listed] = []
     sexes: dict[str, str] = {}
-    with table.open(newline="", encoding="utf-8") as lines:
+    with open_table(table) as lines:
         reader = csv.DictReader(lines)
         if not set(COLUMNS) <= set(reader.fieldnames or ()):
             raise EvaluationError(f"{table} must have the columns {', '.join(COLUMNS)}, received {reader.fieldnames}")
@@ -101,7 +107,9 @@ def choose_recordings(
         speakers = [rows for rows in files.values() if rows[0].sex == sex][:per_sex]
         for rows in speakers:
             parts = (1, 2) if halves and len(rows) == 1 else (0,)
-            chosen += [Recording(folder / row.file, row.speaker, row.sex, part) for row in rows[:2] for part in parts]
-    if missing := [recording.path for recording in chosen if not recording.path.is_file()]:
-        raise EvaluationError(f"{folder} must contain the recording {missing[0].name}, and does not")
+            chosen += [
+                Recording(folder / row.file, row.speaker, row.sex, part, row.file) for row in rows[:2] for part in parts
+            ]
+    if missing := [recording.file for recording in chosen if not recording.path.is_file()]:
+        raise EvaluationError(f"{folder} must contain the recording {missing[0]}, and does not")
     return chosen

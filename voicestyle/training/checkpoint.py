@@ -11,13 +11,13 @@ from torch import Tensor
 from cmpc2 import CheckpointError
 from cmpc2.checkpoint import read_checkpoint
 from voicestyle.training.errors import TrainingError
+from voicestyle.whole_files import whole_file
 
 
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
     """Write `content` of tensors, numbers, strings and containers."""
-    partial = path.with_suffix(".partial")
-    torch.save(_canonical(content), partial)
-    partial.replace(path)
+    with whole_file(path) as draft, draft.open("wb") as file:  # given a path, torch.save would store its name
+        torch.save(_canonical(content), file)
 
 
 def read_state(path: Path, keys: set[str], description: Mapping[str, Any]) -> dict[str, Any]:

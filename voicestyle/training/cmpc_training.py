@@ -56,7 +56,7 @@ class CmpcTraining:
 
         def after_epoch(epoch: int, losses: Losses) -> None:
             if scalars:
-                scalars.epoch(epoch * trainer.source.steps_per_epoch, losses)
+                scalars.epoch(epoch * trainer.source.steps_per_epoch - 1, losses)
             report(epoch, losses)
 
         trainer.run(after_epoch, self.output / CHECKPOINT, scalars.step if scalars else None)

@@ -45,6 +45,7 @@ class DemoTraining:
 
     voices: folder of recordings. work: folder for faces, labels, log-mels and the checkpoint, used to resume.
     wheel: of the generator. assets: folder to write to. prototypes: number of prototypes, over both sexes.
+    held_out_per_sex: number of women, and of men, whose recordings are only evaluated.
     """
 
     voices: Path

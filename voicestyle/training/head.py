@@ -17,6 +17,7 @@ from torch.func import functional_call
 from voicestyle.generators import WHEEL_SHA256, MobileStyleGAN, face_z
 from voicestyle.generators.haar import haar
 from voicestyle.generators.mobilestylegan import ImageHead
+from voicestyle.training.checkpoint import write_atomically
 from voicestyle.training.faces import Progress
 from voicestyle.training.head_patches import Patches
 
@@ -128,7 +129,7 @@ def fit_head(head: ImageHead, patches: Patches, options: HeadOptions, checkpoint
         adam.step()
         if batch + 1 == batches:
             state = {"options": asdict(options), "epoch": epoch + 1, "parameters": parameters}
-            torch.save(state | {"adam": adam.state_dict()}, checkpoint)
+            write_atomically(checkpoint, state | {"adam": adam.state_dict()})
     with torch.no_grad():
         head.load_state_dict(coordinates.fold(parameters))
 

@@ -1,4 +1,4 @@
-"""Optimiser and learning rate: linear warm-up, then half a cosine."""
+"""Optimiser and learning rate: half a cosine over all steps, multiplied by a linear warm-up."""
 
 import math
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ Name = Literal["adam", "adamw", "sgd"]
 class OptimiserOptions:
     """Defaults: those of CMPC's own training.
 
-    learning_rate: the highest, reached after the warm-up. final_learning_rate: at the last step.
-    warm_up: share of all steps. momentum: of sgd. clip: largest norm of the gradient, 0 for no limit.
+    learning_rate, final_learning_rate: where the cosine starts and ends. warm_up: share of all steps during which the
+    rate rises from nearly 0 to the cosine. momentum: of sgd. clip: largest norm of the gradient, 0 for no limit.
     """
 
     name: Name = "adam"

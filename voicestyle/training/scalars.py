@@ -11,8 +11,8 @@ from voicestyle.training.trainer import Losses
 class Scalars:
     """Writes scalars to `folder`: `step/NAME` for every step and `epoch/NAME` for the mean losses of an epoch.
 
-    step, epoch: where the training goes on; later scalars of an interrupted run are hidden. Raises TrainingError
-    without TensorBoard.
+    step: the first one of this run; TensorBoard hides what an interrupted run wrote for it and later ones. Raises
+    TrainingError without TensorBoard.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -27,7 +27,7 @@ class Scalars:
         self._write("step", step, losses)
 
     def epoch(self, step: int, losses: Losses) -> None:
-        """Write the mean losses of an epoch that ended after `step` steps, to disk."""
+        """Write the mean losses of an epoch, whose last step is `step`, and flush the file."""
         self._write("epoch", step, losses)
         self._writer.flush()
 

@@ -40,6 +40,11 @@ class TrainingOptions:
             raise TrainingError(
                 f"seed must be at least 0 and memory_images at least 1, received {self.seed} and {self.memory_images}"
             )
+        if self.voice.embedding_dim != self.face.embedding_dim:
+            raise TrainingError(
+                "voice and face must have the same embedding_dim, received "
+                f"{self.voice.embedding_dim} and {self.face.embedding_dim}"
+            )
 
 
 def read_options(path: Path) -> TrainingOptions:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -119,7 +119,7 @@ def read_face(path: Path, size: int) -> Tensor:
     """An image [3, size, size] in [-1, 1]. Raises TrainingDataError for a file that cannot be read."""
     try:
         return visual_preprocess(size)(path)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise TrainingDataError(f"{path} must be an image: {error}") from error
 
 

@@ -3,7 +3,7 @@
 Layouts of VoxCeleb1 and VGGFace as published, with the columns of the published training.csv in capitals:
 
     voices   ID/VIDEO/*.wav (VoxCeleb1), or log-mels ID/VIDEO/*.npy, [T, 64]
-    faces    NAME/1.6/VIDEO/*.jpg (frames of the videos), or photographs NAME/*.jpg (VGGFace)
+    faces    NAME/1.6/VIDEO/*.jpg or NAME/VIDEO/*.jpg (frames of the videos), or photographs NAME/*.jpg (VGGFace)
 
 where NAME is `VGGFace1 ID`, VIDEO is `video_id`, and ID is `VoxCeleb1 ID`, or NAME in a CSV without this column.
 """
@@ -40,8 +40,10 @@ class Video:
         return _files(self.voices, LOG_MEL) or _files(self.voices, RECORDINGS)
 
     def face_files(self) -> list[Path]:
-        """Images, sorted."""
-        return _files(self.faces, IMAGES)
+        """Images, sorted. Raises TrainingDataError if there is none any more."""
+        if files := _files(self.faces, IMAGES):
+            return files
+        raise TrainingDataError(f"{self.faces} must contain images; it has none")
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,12 @@ class VideoTable:
             table.writerows(self.rows)
 
 
-def find_folders(data: Path) -> tuple[Path, Path]:
-    """The folders of voices and of faces in `data`. Raises TrainingDataError if one is missing."""
-    found: list[Path] = []
-    for kind, names in (("voices", VOICE_FOLDERS), ("faces", FACE_FOLDERS)):
-        folders = [data / name for name in names if (data / name).is_dir()]
-        if not folders:
-            raise TrainingDataError(f"{data} must contain the {kind} in a folder named {' or '.join(names)}")
-        found.append(folders[0])
-    return found[0], found[1]
+def find_folders(data: Path, voices: Path | None = None, faces: Path | None = None) -> tuple[Path, Path]:
+    """The folders of voices and of faces: the given ones, or else those in `data`.
+
+    Raises TrainingDataError if one is missing in `data`.
+    """
+    return voices or _find(data, "voices", VOICE_FOLDERS), faces or _find(data, "faces", FACE_FOLDERS)
 
 
 def read_videos(table: Path, voices: Path, faces: Path, *, skip_missing: bool = False) -> VideoTable:
@@ -127,6 +126,13 @@ def _read_rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
     return columns, rows
 
 
+def _find(data: Path, kind: str, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (data / name).is_dir():
+            return data / name
+    raise TrainingDataError(f"{data} must contain the {kind} in a folder named {' or '.join(names)}")
+
+
 def _face_folders(faces: Path, name: str, video: str) -> Sequence[Path]:
     return faces / name / CROP / video, faces / name / video, faces / name
 
@@ -138,7 +144,7 @@ def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
 def _has(folder: Path, endings: tuple[str, ...]) -> bool:
     try:
         with os.scandir(folder) as entries:
-            return any(entry.name.lower().endswith(endings) for entry in entries)
+            return any(Path(entry.name).suffix.lower() in endings for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return False
 

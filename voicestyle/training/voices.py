@@ -41,7 +41,7 @@ def read_speakers(folder: Path) -> list[Speaker]:
         reader = csv.DictReader(lines)
         if not {"file", "speaker", "sex"} <= set(reader.fieldnames or ()):
             raise TrainingDataError(f"{table} must have the columns file,speaker,sex; it has {reader.fieldnames}")
-        speakers = [Speaker(row["file"], row["speaker"], row["sex"]) for row in reader]
+        speakers = [Speaker(row["file"] or "", row["speaker"] or "", row["sex"] or "") for row in reader]
     for speaker in speakers:
         if speaker.sex not in SEXES:
             raise TrainingDataError(f"{table}: sex must be F or M, got {speaker.sex!r} for {speaker.speaker}")
