@@ -1,4 +1,4 @@
-"""Files that nobody has checked: every bad one gives one line with the rule, and memory is bounded."""
+"""Untrusted files: every bad one gives one line with the rule, and memory is bounded."""
 
 import os
 import subprocess

@@ -111,7 +111,7 @@ SURROUNDINGS = {
 
 
 def single_faces(cache: Path = CACHE) -> list[Path]:
-    """Cuts of the group pictures around one face each, as JPEG files; neighbours may reach into them."""
+    """Cuts of the group pictures around one face each, as JPEG files; parts of other faces may be visible."""
     cuts: list[Path] = []
     for group in group_pictures(cache):
         for i, box in enumerate(SURROUNDINGS[group.name]):

@@ -1,4 +1,4 @@
-"""Read one picture from a file that nobody has checked, with a reason when it cannot be used.
+"""Read one picture from an untrusted file, with a reason when it cannot be used.
 
 Memory is bounded: the size is read from the header, and a picture of too many pixels is rejected before it is decoded.
 Large JPEG files are decoded at a half, a quarter or an eighth of their size, as their format allows.
