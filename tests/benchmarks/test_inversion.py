@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from click.testing import CliRunner
 
 from benchmarks import inversion, results
@@ -12,26 +11,13 @@ from benchmarks.published_stylegan2 import StyleGAN2
 from benchmarks.results import MeasurementError
 from benchmarks.tables import PROJECTOR
 from tests.benchmarks.test_step import MACHINE
+from tests.support.tiny_face_network import TinyNetwork
 from voicestyle.engine import Engine
-from voicestyle.face_networks import FaceNetwork
 from voicestyle.generators import StyleGAN2Config, read_stylegan2
 from voicestyle.inversion import IdentityTerm, InversionLoss, PixelTerm
 
 CONFIG = StyleGAN2Config(256, max_width=4)
 STEPS = 10
-
-
-class Pooled(FaceNetwork):
-    """Embeds the face's coarse pixels."""
-
-    name = "pooled"
-    embedding_dim = 48
-
-    def crop(self, images):
-        return F.adaptive_avg_pool2d(images, 4)
-
-    def forward(self, faces):
-        return faces.flatten(1)
 
 
 def test_steps_equal_the_published_projector(tmp_path):
@@ -43,7 +29,7 @@ def test_steps_equal_the_published_projector(tmp_path):
     noise = [torch.randn(1, *shape, generator=draw, dtype=torch.float64) for shape in generator.noise_shapes]
     latent_noise = torch.randn(STEPS, 512, generator=draw, dtype=torch.float64)
     first = torch.randn(512, generator=draw, dtype=torch.float64)
-    pixels, network = PixelTerm(), Pooled()
+    pixels, network = PixelTerm(), TinyNetwork()
     loss = InversionLoss("both", [pixels, IdentityTerm(network)], network)
     engine = Engine(generator, loss, latent_std=9.0, schedule=inversion.SCHEDULE, dtype=torch.float64)
     engine.add(0, loss.target(photograph), first, seed=0, steps=STEPS, noise=noise, latent_noise=latent_noise)
@@ -142,4 +128,4 @@ def test_variants_move_the_same_latents(monkeypatch, variant):
 
 
 def small_losses():
-    return PixelTerm(), Pooled()
+    return PixelTerm(), TinyNetwork()

@@ -6,25 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.networks import stylegan2_weights
-from voicestyle.face_networks import FaceNetwork
+from tests.support.tiny_face_network import TinyNetwork
 from voicestyle.generators import StyleGAN2Config, read_stylegan2
 from voicestyle.images import to_image, to_pixels
 from voicestyle.inversion import IdentityTerm, InversionLoss, InversionOptions, Inverter, PixelTerm
 
 STEPS = 6
-
-
-class TinyNetwork(FaceNetwork):
-    """Embeds the face's coarse pixels."""
-
-    name = "tiny"
-    embedding_dim = 12
-
-    def crop(self, images):
-        return F.adaptive_avg_pool2d(images, 2)
-
-    def forward(self, faces):
-        return faces.flatten(1) + 0.1
 
 
 @pytest.fixture(scope="module")
