@@ -106,21 +106,17 @@ def test_steps_equal_a_plain_loop(batched, rows, centred_on_bank):
             prior_centre=centre if weight else None,
             hold=hold,
         )
-    last = {}
+    states = []
+    for number, (weight, hold) in enumerate(asked):
+        given = linear_item(number, shape)
+        given["centre"] = given["first_latent"] if centre is None else centre
+        states.append(plain_loop(**given, latent_prior=latent_prior, weight=weight, hold=hold))
     for i in range(STEPS):
         running.step()
-        for number, (weight, hold) in enumerate(asked):
-            given = linear_item(number, shape)
-            expected = plain_loop(
-                **given,
-                latent_prior=latent_prior,
-                weight=weight,
-                centre=given["first_latent"] if centre is None else centre,
-                hold=hold,
-            )
-            last[number] = running.outcome(number).latent[0]
-            torch.testing.assert_close(last[number], expected[i], rtol=1e-9, atol=1e-8)
-    assert not torch.allclose(last[0], linear_item(0, shape)["first_latent"], atol=1e-3)
+        for number, expected in enumerate(states):
+            latent = running.outcome(number).latent[0]
+            torch.testing.assert_close(latent, expected[i], rtol=1e-9, atol=1e-8)
+    assert (states[0][-1] - linear_item(0, shape)["first_latent"]).abs().max() > 1e-3
 
 
 def test_a_heavy_weight_keeps_w_at_its_centre():
@@ -176,10 +172,12 @@ def replay_all(run):
     return run
 
 
-@pytest.mark.parametrize("capture", [None, replay_all], ids=["plain", "graphs"])
+@pytest.mark.parametrize(
+    ("batched", "capture"),
+    [(False, None), (True, None), (True, replay_all)],
+    ids=["sequential", "batched", "graphs"],
+)
 def test_items_that_ask_for_no_prior_get_the_same_bits(batched, capture):
-    if capture and not batched:
-        pytest.skip("graphs need a batched engine")
     without = run_mixed(None, batched, capture)
     unused = run_mixed(prior(5), batched, capture)
     mixed = run_mixed(prior(5), batched, capture, **ALL)

@@ -142,7 +142,8 @@ class Engine:
             noise: first noise maps [1, R, R] in place of the seed's.
             latent_noise: ε of each step [steps, D] or [steps, L, D] in place of the seed's.
             prior_weight: the weight of the distance in the prior, at least 0.
-            prior_centre: the distance is measured from it: [D], or [L, D] for w+; by default the first latent.
+            prior_centre: the distance is measured from it. [D], or for w+ [L, D] or [D] for all rows; by default the
+                first latent.
             hold: whether the prior's held directions are held.
 
         Raises:

@@ -34,7 +34,7 @@ class PriorTerms:
         return len(self._held)
 
     def add(self, row: int, first_latent: Tensor, centre: Tensor) -> None:
-        """Store the first latent [D] or [L, D] of a new item, and its centre, [D] for all rows of w+ or as the first."""
+        """Store the first latent of a new item, [D] or [L, D], and its centre, of that shape or [D] for all rows."""
         self._first[row] = first_latent.to(self._first)
         self._centre[row] = centre.to(self._centre)
 
