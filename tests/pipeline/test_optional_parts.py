@@ -1,5 +1,6 @@
 """Bundles with their own front end, a latent map, a prior and a mapper."""
 
+import dataclasses
 import inspect
 import json
 import re
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from cmpc2 import decode, speech_only
 from tests.support.optional_parts import BANDS, BandEncoder, BandEnergies, Shift, optional_parts
+from tests.support.tiny_bundle import tiny_parts
 from voicestyle.bundle import Bundle, sha256, write_bundle, write_with_mapper, write_with_other_bank
 from voicestyle.engine import Engine
 from voicestyle.errors import BundleError
@@ -21,6 +23,8 @@ from voicestyle.manifest import BANK_PARTS, FILES, FRONT_END, Manifest, Prior
 from voicestyle.offline import generate_face, generate_faces
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
+from voicestyle.serving.canary import SPEECH_MARGIN
+from voicestyle.serving.canary_voice import canary_wav
 
 OPTIONAL = (FRONT_END, *BANK_PARTS)
 needs_prior = pytest.mark.skipif(
@@ -264,26 +268,28 @@ def test_a_voice_encoder_for_other_features_is_named(tmp_path, parts):
         write_bundle(tmp_path / "bundle", **parts | {"voice_encoder": BandEncoder().eval()})
 
 
-def test_warm_up_runs_front_end_and_voice_encoder_at_several_lengths(tiny_bundle, full_bundle):
-    for folder, channels, shortest in ((tiny_bundle, 64, 800), (full_bundle, BANDS, 200)):
-        bundle, seen = Bundle.load(folder), []
+@pytest.mark.parametrize(("given", "channels", "shortest"), [(tiny_parts, 64, 800), (optional_parts, BANDS, 200)])
+def test_warm_up_runs_front_end_and_voice_encoder_at_several_lengths(tmp_path, given, channels, shortest):
+    write_bundle(tmp_path / "bundle", **given())
+    bundle, shapes = Bundle.load(tmp_path / "bundle"), []
 
-        class Seen:
-            def __init__(self, module, into):
-                self.module, self.into = module, into
+    def watched(features):
+        shapes.append(tuple(features.shape))
+        return bundle.voice_encoder(features)
 
-            def __call__(self, features):
-                self.into.append(tuple(features.shape))
-                return self.module(features)
+    Pipeline(dataclasses.replace(bundle, voice_encoder=watched), capacity=1).warm_up()
+    assert {shape[:3] for shape in shapes} == {(1, 1, channels)}
+    lengths = [shape[3] for shape in shapes]
+    assert lengths.count(shortest) >= 3
+    assert len(set(lengths)) >= 3
 
-        from dataclasses import replace as replaced
 
-        watched = replaced(bundle, voice_encoder=Seen(bundle.voice_encoder, seen), latent_prior=None)
-        Pipeline(replaced(watched, manifest=replace(bundle.manifest, prior=None)), capacity=1).warm_up()
-        assert all(shape[:3] == (1, 1, channels) for shape in seen)
-        lengths = [shape[3] for shape in seen]
-        assert lengths.count(shortest) >= 3
-        assert len(set(lengths)) >= 3
+def test_the_canarys_voice_suits_any_front_end(tmp_path):
+    write_bundle(tmp_path / "bundle", **optional_parts())
+    pipeline = Pipeline.load(tmp_path / "bundle", capacity=1)
+    seconds = pipeline.manifest.limits.min_speech_seconds + SPEECH_MARGIN
+    face = generate_face(pipeline, canary_wav(seconds), Options(steps=1, size=32))
+    assert len(face.trace) == 1
 
 
 def test_a_mapper_is_added_to_a_copy_of_a_bundle(tmp_path, tiny_bundle, samples):
