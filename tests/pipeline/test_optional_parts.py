@@ -1,7 +1,6 @@
 """Bundles with their own front end, a latent map, a prior and a mapper."""
 
 import dataclasses
-import inspect
 import json
 import re
 import shutil
@@ -16,7 +15,6 @@ from cmpc2 import decode, speech_only
 from tests.support.optional_parts import BANDS, BandEncoder, BandEnergies, Shift, optional_parts
 from tests.support.tiny_bundle import tiny_parts
 from voicestyle.bundle import Bundle, sha256, write_bundle, write_with_mapper, write_with_other_bank
-from voicestyle.engine import Engine
 from voicestyle.errors import BundleError
 from voicestyle.latent_prior import LatentPrior
 from voicestyle.manifest import BANK_PARTS, FILES, FRONT_END, Manifest, Prior
@@ -27,9 +25,6 @@ from voicestyle.serving.canary import SPEECH_MARGIN
 from voicestyle.serving.canary_voice import canary_wav
 
 OPTIONAL = (FRONT_END, *BANK_PARTS)
-needs_prior = pytest.mark.skipif(
-    "prior" not in inspect.signature(Engine).parameters, reason="this engine takes no prior"
-)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +57,7 @@ def test_a_written_bundle_loads_with_all_optional_parts(full_bundle):
     np.testing.assert_array_equal(bundle.latent_prior.whitening, parts["latent_prior"].whitening)
 
 
-@pytest.mark.parametrize("with_prior", [False, pytest.param(True, marks=needs_prior)])
+@pytest.mark.parametrize("with_prior", [False, True])
 def test_a_voice_becomes_a_face(tmp_path, samples, with_prior):
     write_bundle(tmp_path / "bundle", **optional_parts(with_prior=with_prior))
     pipeline = Pipeline.load(tmp_path / "bundle", capacity=3)
@@ -86,7 +81,6 @@ def test_the_voice_encoder_gets_the_features_of_the_own_front_end(tmp_path, samp
     assert set(prepared.voice.timings) == {"decode", "front_end", "voice_encoder"}
 
 
-@needs_prior
 def test_the_prior_of_the_manifest_reaches_the_engine(tmp_path, samples):
     """A large weight keeps the latent near its centre; held directions keep the first latent's components."""
     parts, latents = optional_parts(with_prior=True), {}
