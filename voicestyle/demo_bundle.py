@@ -29,13 +29,17 @@ CODE = (
     "voicestyle/demo_bundle.py",
     "voicestyle/error*.py",
     "voicestyle/latent_bank.py",
+    "voicestyle/latent_map.py",
+    "voicestyle/latent_prior.py",
     "voicestyle/manifest.py",
+    "voicestyle/network_checks.py",
     "voicestyle/options.py",
     "voicestyle/precision.py",
     "voicestyle/presets.py",
     "voicestyle/prototypes.py",
     "voicestyle/torchscript.py",
     "voicestyle/wheels.py",
+    "voicestyle/whole_files.py",
 )
 ASSETS = Path(__file__).parent / "assets" / "demo"
 WHEEL_REQUIREMENT = "random-face==2021.7.21.1"

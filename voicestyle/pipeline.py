@@ -18,15 +18,18 @@ from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Schedule,
 from voicestyle.face import Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
+from voicestyle.network_checks import tone
 from voicestyle.options import Options, Settings
 from voicestyle.presets import PRESETS
 from voicestyle.scheduling import Phase, Request
-from voicestyle.voices import Voice, embed_voice
+from voicestyle.voices import FULL_SCALE, Voice, embed_voice, voice_features
 
 log = logging.getLogger("voicestyle.pipeline")
 
 NO_CAPS = Caps()
 WARM_UP_STEPS = 3  # TorchScript profiles the first calls of a module and compiles in the next ones
+# Seconds of speech. The first call of a compiled module with another length takes longer than the next ones.
+WARM_UP_SPEECH = (2.0,) * WARM_UP_STEPS + (10.0, 13.0)
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,10 @@ class Pipeline:
             latent_rows=bundle.manifest.latent_rows,
             capacity=capacity,
             max_steps=bundle.manifest.limits.steps,
+            prior=bundle.latent_prior,
             device=device,
         )
+        self._prior = self._prior_arguments()
 
     @classmethod
     def load(
@@ -123,15 +128,16 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Run every compiled module a few times, so that no request pays for it; on a GPU, capture the step."""
-        voice = torch.zeros(1, 1, 64, 800, device=self.device)
-        with torch.no_grad():
-            for _ in range(WARM_UP_STEPS):
-                self._bundle.voice_encoder(voice)
+        for seconds in WARM_UP_SPEECH:
+            speech = (tone(min(seconds, self.manifest.limits.audio_seconds)) * FULL_SCALE).short().numpy()
+            features = voice_features(speech, self._bundle.front_end, self.device)
+            with torch.inference_mode():
+                self._bundle.voice_encoder(features[None].to(self.device))
         if self.device.type == "cuda":
             self._capture()
         embedding = torch.ones(self.manifest.embedding_dim)
         latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
-        self._engine.add("", [embedding], latent, seed=0, steps=WARM_UP_STEPS)
+        self._engine.add("", [embedding], latent, seed=0, steps=WARM_UP_STEPS, **self._prior)
         for _ in range(WARM_UP_STEPS):
             self._engine.step()
         outcome = self._engine.outcome("")
@@ -156,20 +162,33 @@ class Pipeline:
             InputError: audio or options that cannot be used.
         """
         settings = self.manifest.resolve(options)
-        voice = embed_voice(audio, self._bundle.voice_encoder, self.manifest.limits, self.device)
+        bundle = self._bundle
+        voice = embed_voice(audio, bundle.voice_encoder, self.manifest.limits, self.device, bundle.front_end)
         start = perf_counter()
-        prototypes = self._bundle.nearest_prototypes(voice.embedding.numpy())
+        prototypes = bundle.nearest_prototypes(voice.embedding.numpy())
         first_latent = self._first_latent(voice, prototypes)
         timings = {**voice.timings, "first_latent": perf_counter() - start}
         return Prepared(settings, voice, prototypes, first_latent, timings)
 
     def _first_latent(self, voice: Voice, prototypes: list[int]) -> Tensor:
         bank, instances, embedding = self._bundle.latent_bank, self.manifest.instances, voice.embedding.numpy()
+        if self._bundle.latent_map is not None:
+            cosines = self._bundle.prototypes.cosines(embedding, prototypes)
+            return torch.from_numpy(self._bundle.latent_map(embedding, prototypes, cosines))
         if self.manifest.instance_choice == "first":
             return torch.from_numpy(bank.mean(bank.first_rows(prototypes, instances)))
         rows = bank.nearest_rows(prototypes, instances, embedding)
         weights = bank.weights(rows, embedding) if self.manifest.instance_choice == "weighted" else None
         return torch.from_numpy(bank.mean(rows, weights))
+
+    def _prior_arguments(self) -> dict[str, Any]:
+        """What `Engine.add` takes for the manifest's prior; nothing without one."""
+        prior, latent_prior = self.manifest.prior, self._bundle.latent_prior
+        if prior is None or latent_prior is None:
+            return {}
+        # None is the first latent of each item.
+        centre = torch.from_numpy(latent_prior.mean) if prior.centre == "bank" else None
+        return {"prior_weight": prior.weight, "prior_centre": centre, "hold": prior.hold}
 
     def start(self, request: FaceRequest) -> None:
         """Add a request to the batch.
@@ -186,6 +205,7 @@ class Pipeline:
             seed=settings.seed,
             steps=settings.steps,
             schedule=Schedule.of(PRESETS[settings.preset], self.manifest.learning_rate),
+            **self._prior,
         )
 
     def step(self, requests: Iterable[FaceRequest]) -> None:

@@ -63,7 +63,7 @@ def test_one_altered_byte_is_named(altered, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format must be 3, got 1; build the bundle again"),
+        ({"format": 1}, "format must be 4, got 1; build the bundle again"),
         ({"colour": "red"}, "unknown field 'colour'; the nearest known one is"),
         ({"default_size": 99}, r"default_size must be one of \[32, 64\], got 99"),
         ({"default_steps": 41}, "default_steps must be 1 to 40, got 41"),

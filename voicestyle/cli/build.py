@@ -10,7 +10,7 @@ from voicestyle import archive as archives
 from voicestyle.cli.bank_flags import FILE, inversion_flags, is_local, job_flags, replacement_flags, run_build
 from voicestyle.cli.devices import usable_device
 from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
-from voicestyle.manifest import INSTANCE_CHOICES
+from voicestyle.manifest import BANK_PARTS, INSTANCE_CHOICES, Manifest
 from voicestyle.photo_bundle import build_photo_bundle
 from voicestyle.published import (
     PublishedFiles,
@@ -145,6 +145,8 @@ def photos(
         prototypes=prototypes,
         progress=lambda batches: tqdm(batches, "faces", unit="batch"),
     )
+    if left_out := [name for name in Manifest.read(base).file_names if name in BANK_PARTS]:
+        click.echo(f"left out: {', '.join(left_out)}, which belong to the latent bank of {base}")
     click.echo(f"{output}: {manifest.name}@{manifest.version}\n{manifest.card}\n{manifest.licence}")
 
 
