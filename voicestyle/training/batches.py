@@ -38,6 +38,15 @@ class TrainingSet:
     bank_sex: Tensor
     axes: VoiceAxes
 
+    def made_up_voices(self, others: Tensor, generator: torch.Generator) -> NDArray[np.float32]:
+        """Vectors [n, V] of voices with the codes of faces of the bank, and with what differs between the crops of a
+        random speaker."""
+        whole = self.axes.vectors(self.bank_codes[others.numpy()], self.bank_sex[others].numpy())
+        speakers = torch.randint(len(self.speaker_sex), (len(others),), generator=generator).tolist()
+        changes = [self.speakers.crop(i, generator) - unit(self.speakers.windows[i][0].mean(0)) for i in speakers]
+        # GE2E's vectors have no negative components.
+        return unit(np.maximum(whole + np.stack(changes), 0).astype(np.float32))
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -81,7 +90,7 @@ class BatchMaker:
         rows: list[Tensor] = []
         for _ in range(VIEWS):
             voices += [data.speakers.crop(i, generator) for i in speakers.tolist()]
-            voices += list(self.made_up_voices(others, generator))
+            voices += list(data.made_up_voices(others, generator))
             column = torch.randint(data.speaker_faces.shape[1], (len(speakers),), generator=generator)
             rows += [data.speaker_faces[speakers, column], data.bank_rows[others]]
         identities = torch.cat([speakers, len(data.speaker_sex) + others])
@@ -92,16 +101,6 @@ class BatchMaker:
             identities=identities.repeat(VIEWS),
             sex=sex.repeat(VIEWS),
         )
-
-    def made_up_voices(self, others: Tensor, generator: torch.Generator) -> NDArray[np.float32]:
-        """Vectors [n, V] of voices with the codes of faces of the bank, and with what differs between the crops of a
-        random speaker."""
-        data = self.data
-        whole = data.axes.vectors(data.bank_codes[others.numpy()], data.bank_sex[others].numpy())
-        speakers = torch.randint(len(data.speaker_sex), (len(others),), generator=generator).tolist()
-        changes = [data.speakers.crop(i, generator) - unit(data.speakers.windows[i][0].mean(0)) for i in speakers]
-        # GE2E's vectors have no negative components.
-        return unit(np.maximum(whole + np.stack(changes), 0).astype(np.float32))
 
     def _choose(self, generator: torch.Generator) -> Tensor:
         chosen: list[Tensor] = []

@@ -25,7 +25,7 @@ class FaceOptions:
     least_faces_per_sex: int = 900
     per_speaker: int = 4
     other_looks: float = 0.7
-    views: int = 4
+    views: int = 3
 
     def __post_init__(self) -> None:
         positive = {name: value for name, value in asdict(self).items() if name != "other_looks"}
