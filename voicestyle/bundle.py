@@ -19,7 +19,7 @@ from cmpc2.resnet import ResNet, fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.errors import BundleError
 from voicestyle.latent_bank import LatentBank
-from voicestyle.manifest import EMBEDDINGS, MANIFEST, Manifest
+from voicestyle.manifest import EMBEDDINGS, MANIFEST, MAPPER, Manifest
 from voicestyle.prototypes import Prototypes
 
 NETWORKS = ("voice_encoder.pt", "face_encoder.pt", "generator.pt")
@@ -31,7 +31,7 @@ Arguments = ParamSpec("Arguments")
 
 @dataclass(frozen=True)
 class Bundle:
-    """The loaded parts of a bundle, with its networks on one device."""
+    """The loaded parts of a bundle, with its networks on one device; `mapper` is None where it has none."""
 
     manifest: Manifest
     voice_encoder: torchscript.CompiledModule
@@ -39,6 +39,7 @@ class Bundle:
     generator: torchscript.CompiledModule
     prototypes: Prototypes
     latent_bank: LatentBank
+    mapper: torchscript.CompiledModule | None = None
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Bundle":
@@ -64,6 +65,7 @@ class Bundle:
                 np.array(_load(open_memmap, folder / "assignments.npy", "r")),
                 _load(open_memmap, folder / EMBEDDINGS, "r") if has_embeddings else None,
             ),
+            mapper=_load(torchscript.load, folder / MAPPER, device) if manifest.mapper else None,
         )
         bundle.check_shapes()
         return bundle
@@ -129,11 +131,12 @@ def write_bundle(
     latents: NDArray[np.float32],
     assignments: NDArray[np.int32],
     embeddings: NDArray[np.floating] | None = None,
+    mapper: nn.Module | None = None,
 ) -> None:
     """Compile the modules and write a bundle folder. An existing folder is replaced after the new one was loaded once.
 
     centroids: [K, E]. latents: [N, D] or [N, L, D]. assignments: [N]. embeddings: [N, E], unless `instance_choice` is
-    `first`. The hashes in `manifest.files` are set.
+    `first`. mapper: where the manifest's `mapper` is true. The hashes in `manifest.files` are set.
 
     Raises:
         BundleError: parts that do not match each other; nothing is written.
@@ -143,6 +146,8 @@ def write_bundle(
         torchscript.save(fold_batch_norm(voice_encoder), draft / "voice_encoder.pt")
         torchscript.save(fold_batch_norm(face_encoder), draft / "face_encoder.pt")
         torchscript.save(generator, draft / "generator.pt")
+        if mapper is not None:
+            torchscript.save(mapper, draft / MAPPER)
 
     _write(folder, manifest, write_networks, centroids, latents, assignments, embeddings)
 
