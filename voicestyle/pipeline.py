@@ -72,10 +72,18 @@ class Pipeline:
     """A loaded bundle: prepares requests, steps them in one batch, and renders their faces.
 
     `voicestyle.scheduling.Scheduler` decides which requests are started, stepped and rendered, and when. Not
-    thread-safe: one thread calls everything.
+    thread-safe: one thread calls everything. batched: whether a call of a network takes all requests or one; by default
+    the engine's choice for the device.
     """
 
-    def __init__(self, bundle: Bundle, *, device: torch.device | str = "cpu", capacity: int = 8) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: torch.device | str = "cpu",
+        capacity: int = 8,
+        batched: bool | None = None,
+    ) -> None:
         self.manifest: Manifest = bundle.manifest
         self.device = torch.device(device)
         self._bundle = bundle
@@ -93,6 +101,7 @@ class Pipeline:
             capacity=capacity,
             max_steps=bundle.manifest.limits.steps,
             device=device,
+            batched=batched,
         )
         self._one_pass = OnePass(bundle, objective, device=self.device, batched=self._engine.batched)
 
