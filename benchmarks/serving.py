@@ -31,7 +31,6 @@ from benchmarks.results import ARCHIVE, RESULTS, Row, append, machine, significa
 from benchmarks.tables import arrivals_table, clients_table
 from voicestyle.archive import HANDLER, MODEL, MODEL_CONFIG
 from voicestyle.client import APIError, AsyncClient
-from voicestyle.options import OptionValues
 from voicestyle.serving import TorchServe, stop_on_signals
 
 SLOTS: Final = 8  # of a batch, fixed or continuous
@@ -130,14 +129,11 @@ Send = Callable[[Request], Awaitable[Result]]
 def sender(client: AsyncClient, steps: int | None, size: int, preset: str | None = None) -> Send:
     """Return a function that sends one request. Its results count seconds from now."""
     began = perf_counter()
-    options: OptionValues = {"steps": steps, "size": size}
-    if preset is not None:
-        options["preset"] = preset
 
     async def send(request: Request) -> Result:
         sent = perf_counter() - began
         try:
-            face = await client.generate(request.voice, seed=request.seed, **options)
+            face = await client.generate(request.voice, seed=request.seed, steps=steps, size=size, preset=preset)
         except APIError as error:
             return Result(sent, perf_counter() - began, error=type(error).__name__)
         done = perf_counter() - began

@@ -47,8 +47,8 @@ class FakeClient:
     def __init__(self, respond):
         self.respond = respond
 
-    async def generate(self, audio, *, seed, steps, size):
-        assert (audio, steps, size) == (VOICES[0], 7, 32)
+    async def generate(self, audio, *, seed, steps, size, preset):
+        assert (audio, steps, size, preset) == (VOICES[0], 7, 32, None)
         return await self.respond(seed)
 
 

@@ -129,8 +129,8 @@ class Scheduler(Generic[R]):
     def next_without_steps(self) -> list[R]:
         """Return the requests without steps to render next and set their phase to ENCODING; empty if none is left.
 
-        Where `batched`, these are all of them, but at most `capacity`; otherwise one. At least one call of an iteration
-        returns some, and more until the deadline of the iteration.
+        Where `batched`, these are all of them, but at most `capacity`; otherwise one. The first call of an iteration
+        returns some if there are any, later ones only before the deadline of the iteration.
         """
         ready = [request for request in self.in_phase(Phase.RENDERING) if not request.steps]
         if not ready or (self._rendered_without_steps and self._clock() >= self._deadline):
