@@ -1,7 +1,6 @@
 """GE2E: the speaker-verification network of "Generalized End-to-End Loss for Speaker Verification" (arXiv 1710.10467).
 
-The weights are those of the PyPI package Resemblyzer 0.1.4 (Apache-2.0), which was trained on LibriSpeech-other,
-VoxCeleb1 and VoxCeleb2. Only its file of weights is used.
+The weights are those of the PyPI package Resemblyzer 0.1.4 (Apache-2.0). Only its file of weights is used.
 """
 
 import hashlib
