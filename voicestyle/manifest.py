@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, structs
 
 from voicestyle.errors import BundleError
 from voicestyle.options import FORMATS, OUTPUTS, Options, Settings, bad_option, nearest
-from voicestyle.presets import DEFAULT, PRESETS
+from voicestyle.presets import DEFAULT, INSTANT, PRESETS
 
 Number = TypeVar("Number", int, float)
 Count = Annotated[int, Meta(ge=1)]
@@ -156,20 +156,31 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """This manifest without the files of `BANK_PARTS`, for a bundle with another latent bank."""
         return structs.replace(self, first_latent=FIRST_LATENTS[0], mapper=False, prior=None)
 
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """The presets that this bundle has: without a mapper, those that need none."""
+        return tuple(name for name, preset in PRESETS.items() if self.mapper or not preset.from_mapper)
+
     def resolve(self, options: Options) -> Settings:
         """Fill in the defaults of bundle and preset. Raises InputError (bad_option) for a value beyond the limits."""
         preset = options.preset or DEFAULT
+        if preset not in self.presets:
+            raise bad_option(f"preset must be one of {', '.join(self.presets)} with this bundle, got {preset}")
+        least = 0 if PRESETS[preset].from_mapper else 1
         steps = PRESETS[preset].steps(self.default_steps) if options.steps is None else options.steps
         seed = self.default_seed if options.seed is None else options.seed
         size = self.default_size if options.size is None else options.size
-        if steps > self.limits.steps:
-            raise bad_option(f"steps must be 1 to {self.limits.steps}, got {steps}")
+        if not least <= steps <= self.limits.steps:
+            or_none = f", or 0 with the preset {INSTANT}" if least and self.mapper else ""
+            raise bad_option(f"steps must be {least} to {self.limits.steps}{or_none}, got {steps}")
         if size not in self.sizes:
             raise bad_option(f"size must be one of {', '.join(map(str, self.sizes))}, got {size}")
         previews = options.previews or 0
         if previews > self.limits.previews:
             raise bad_option(f"previews must be 0 to {self.limits.previews}, got {previews}")
-        if previews >= steps:
+        if previews and not steps:
+            raise bad_option(f"previews must be 0 with 0 steps, got {previews}")
+        if previews and previews >= steps:
             raise bad_option(f"previews must be fewer than the {steps} steps, got {previews}")
         return Settings(
             steps=steps,

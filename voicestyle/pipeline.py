@@ -1,16 +1,20 @@
 """From audio bytes to a face: the only module that knows every stage.
 
 bytes → waveform → log-mel → voice embedding → prototypes → first latent → latent → image → PNG
+
+The latent is the result of the optimisation; with the preset `instant`, the mapper comes before it or in its place.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
@@ -19,6 +23,7 @@ from voicestyle.face import Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
 from voicestyle.network_checks import tone
+from voicestyle.one_pass import OnePass
 from voicestyle.options import Options, Settings
 from voicestyle.presets import PRESETS
 from voicestyle.scheduling import Phase, Request
@@ -57,7 +62,7 @@ class FaceRequest(Request):
     """The record of a request whose face the pipeline makes."""
 
     prepared: Prepared
-    outcome: Outcome | None = None  # once it has taken all of its steps
+    outcome: Outcome | None = None  # once it has taken all of its steps; without steps, from its start
 
     @classmethod
     def of(cls, key: str, prepared: Prepared, **more: Any) -> Self:
@@ -70,29 +75,40 @@ class Pipeline:
     """A loaded bundle: prepares requests, steps them in one batch, and renders their faces.
 
     `voicestyle.scheduling.Scheduler` decides which requests are started, stepped and rendered, and when. Not
-    thread-safe: one thread calls everything.
+    thread-safe: one thread calls everything. batched: whether a call of a network takes all requests or one; by default
+    the engine's choice for the device.
     """
 
-    def __init__(self, bundle: Bundle, *, device: torch.device | str = "cpu", capacity: int = 8) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: torch.device | str = "cpu",
+        capacity: int = 8,
+        batched: bool | None = None,
+    ) -> None:
         self.manifest: Manifest = bundle.manifest
         self.device = torch.device(device)
         self._bundle = bundle
+        objective = VoiceObjective(
+            bundle.face_encoder,
+            embedding_dim=bundle.manifest.embedding_dim,
+            image_size=bundle.manifest.image_size,
+            encoder_size=bundle.manifest.encoder_size,
+        )
         self._engine = Engine(
             cast(Generator, bundle.generator),
-            VoiceObjective(
-                bundle.face_encoder,
-                embedding_dim=bundle.manifest.embedding_dim,
-                image_size=bundle.manifest.image_size,
-                encoder_size=bundle.manifest.encoder_size,
-            ),
+            objective,
             latent_std=bundle.manifest.latent_std,
             latent_rows=bundle.manifest.latent_rows,
             capacity=capacity,
             max_steps=bundle.manifest.limits.steps,
             prior=bundle.latent_prior,
             device=device,
+            batched=batched,
         )
         self._prior = self._prior_arguments()
+        self._one_pass = OnePass(bundle, objective, device=self.device, batched=self._engine.batched)
 
     @classmethod
     def load(
@@ -146,6 +162,10 @@ class Pipeline:
                 self._bundle.generator(outcome.latent, outcome.noise)
                 self._bundle.generator.render(outcome.latent, outcome.noise, self.manifest.default_size)
         self._engine.remove("")
+        if self.manifest.mapper:
+            for _ in range(WARM_UP_STEPS):
+                (mapped,) = self._one_pass.map_latents([embedding], [latent])
+                self._one_pass.measure([self._one_pass.outcome(mapped, seed=0)], [embedding])
 
     def _capture(self) -> None:
         try:
@@ -190,23 +210,34 @@ class Pipeline:
         centre = torch.from_numpy(latent_prior.mean) if prior.centre == "bank" else None
         return {"prior_weight": prior.weight, "prior_centre": centre, "hold": prior.hold}
 
-    def start(self, request: FaceRequest) -> None:
-        """Add a request to the batch.
+    def start(self, requests: Sequence[FaceRequest]) -> None:
+        """Add requests to the batch; those without steps stay outside, and can be rendered now.
+
+        The mapper gives the latents of those whose preset asks for it, where `batched` all in one call.
 
         Raises:
-            ValueError: its id is already in the batch.
+            ValueError: an id that is already in the batch.
             RuntimeError: the batch is full.
         """
-        prepared, settings = request.prepared, request.prepared.settings
-        self._engine.add(
-            request.id,
-            [prepared.voice.embedding],
-            prepared.first_latent,
-            seed=settings.seed,
-            steps=settings.steps,
-            schedule=Schedule.of(PRESETS[settings.preset], self.manifest.learning_rate),
-            **self._prior,
-        )
+        mapped = [request for request in requests if PRESETS[request.prepared.settings.preset].from_mapper]
+        latents = {request.id: request.prepared.first_latent for request in requests}
+        embeddings = [request.prepared.voice.embedding for request in mapped]
+        found = self._one_pass.map_latents(embeddings, [latents[request.id] for request in mapped])
+        latents |= zip((request.id for request in mapped), found, strict=True)
+        for request in requests:
+            settings = request.prepared.settings
+            if settings.steps:
+                self._engine.add(
+                    request.id,
+                    [request.prepared.voice.embedding],
+                    latents[request.id],
+                    seed=settings.seed,
+                    steps=settings.steps,
+                    schedule=Schedule.of(PRESETS[settings.preset], self.manifest.learning_rate),
+                    **self._prior,
+                )
+            else:
+                request.outcome = self._one_pass.outcome(latents[request.id], settings.seed)
 
     def step(self, requests: Iterable[FaceRequest]) -> None:
         """Take one optimisation step with each of `requests`; where `batched`, these must be all of the batch.
@@ -240,31 +271,53 @@ class Pipeline:
         return Preview(encode(pixels, "jpeg", description), size)
 
     def render(self, request: FaceRequest) -> Rendered:
-        """Render a request that has taken all of its steps. Raises ValueError for another."""
-        prepared, settings, outcome = request.prepared, request.prepared.settings, request.outcome
-        if outcome is None:
-            raise ValueError(f"request {request.id!r} has steps left")
-        trace = outcome.figures["similarity"].tolist()
+        """Render a request that has no steps left. Raises ValueError for another."""
+        return self.render_all([request])[0]
+
+    def render_all(self, requests: Sequence[FaceRequest]) -> list[Rendered]:
+        """Render requests that have no steps left; where `batched`, those of equal size in one call.
+
+        Without steps, the similarity of a face is measured first. Raises ValueError for a request that has steps left.
+        """
+        outcomes: dict[str, Outcome] = {}
+        for request in requests:
+            if request.outcome is None:
+                raise ValueError(f"request {request.id!r} has steps left")
+            outcomes[request.id] = request.outcome
         began = perf_counter()
-        with torch.no_grad():
-            pixels = to_pixels(self._bundle.generator.render(outcome.latent, outcome.noise, settings.size)[0])
-        rendered = perf_counter() - began
-        request.outcome = None  # its tensors are on the device
+        without = {request.id: request.prepared.voice.embedding for request in requests if not request.steps}
+        measured = self._one_pass.measure([outcomes[key] for key in without], list(without.values()))
+        outcomes |= zip(without, measured, strict=True)
+        now = perf_counter()
+        sizes = [request.prepared.settings.size for request in requests]
+        images = self._one_pass.render([outcomes[request.id] for request in requests], sizes)
+        timings = {"measure": now - began, "render": perf_counter() - now}
+        for request in requests:
+            request.outcome = None  # its tensors are on the device
+        return [
+            self._rendered(request, outcomes[request.id], pixels, timings)
+            for request, pixels in zip(requests, images, strict=True)
+        ]
+
+    def _rendered(
+        self, request: FaceRequest, outcome: Outcome, pixels: NDArray[np.uint8], timings: Mapping[str, float]
+    ) -> Rendered:
+        prepared, trace = request.prepared, outcome.figures["similarity"].tolist()
+        if request.steps:
+            queue = request.seconds_between(Phase.WAITING, Phase.RUNNING)
+            stages = {"queue": queue, "optimise": request.seconds_between(Phase.RUNNING, Phase.ENCODING)}
+        else:
+            stages = {"queue": request.seconds_between(Phase.WAITING, Phase.ENCODING), "measure": timings["measure"]}
         return Rendered(
             pixels=pixels,
-            description=self._description(settings, trace[-1]),
-            settings=settings,
+            description=self._description(prepared.settings, trace[-1]),
+            settings=prepared.settings,
             trace=trace,
             prototypes=prepared.prototypes,
             largest_batch=request.largest_batch,
             audio_seconds=prepared.voice.audio_seconds,
             speech_seconds=prepared.voice.speech_seconds,
-            timings={
-                **prepared.timings,
-                "queue": request.seconds_between(Phase.WAITING, Phase.RUNNING),
-                "optimise": request.seconds_between(Phase.RUNNING, Phase.ENCODING),
-                "render": rendered,
-            },
+            timings={**prepared.timings, **stages, "render": timings["render"]},
         )
 
     def remove(self, request: FaceRequest) -> None:

@@ -44,6 +44,23 @@ def test_compiled_modules_equal_eager_ones_with_gradients(tiny_bundle, parts):
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
 
+def test_a_mapper_is_one_more_file(with_mapper, parts, tmp_path):
+    write_bundle(tmp_path / "bundle", **with_mapper)
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert set(bundle.manifest.files) == {*FILES, "mapper.pt"}
+    voices, latents = torch.randn(3, 8), torch.randn(3, 512)
+    torch.testing.assert_close(bundle.mapper(voices, latents), with_mapper["mapper"](voices, latents))
+    with pytest.raises(BundleError, match=r"must give a sha256 for mapper\.pt"):
+        write_bundle(tmp_path / "without", **with_mapper | {"mapper": None})
+    with pytest.raises(BundleError, match=r"lists 'mapper\.pt', which is not a file of this bundle"):
+        write_bundle(tmp_path / "too_much", **with_mapper | {"manifest": parts["manifest"]})
+
+
+def test_a_bundle_without_a_mapper_has_none(tiny_bundle):
+    bundle = Bundle.load(tiny_bundle)
+    assert (bundle.mapper, bundle.manifest.mapper) == (None, False)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(altered, name):
     (altered / name).unlink()

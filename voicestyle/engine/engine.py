@@ -159,7 +159,7 @@ class Engine:
             _check_shape("target", given, stored.shape[1:])
         _check_shape("first_latent", first_latent, self._latent[0].shape[1:])
         source = torch.Generator().manual_seed(seed)
-        maps = [torch.randn(value.shape[1:], generator=source, dtype=self.dtype) for value, _, _ in self._noise]
+        maps = noise_maps.draw(self.generator.noise_shapes, source, self.dtype)
         if noise is not None:
             maps = list(noise)
         if latent_noise is None:

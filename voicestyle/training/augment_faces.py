@@ -98,9 +98,7 @@ def _hue_rotation(angle: Tensor) -> Tensor:
     return torch.stack(rows, 1).view(-1, 3, 3)
 
 
-def _soft_oval(
-    count: int, size: int, generator: torch.Generator, radius: float = 0.5, spread: float = 0.15
-) -> Tensor:
+def _soft_oval(count: int, size: int, generator: torch.Generator, radius: float = 0.5, spread: float = 0.15) -> Tensor:
     """Masks [N, 1, size, size] of an oval near the centre: 1 inside, with a soft edge to 0."""
     axis = torch.linspace(-1, 1, size)
     centre = spread * _signed(2 * count, generator).view(2, count, 1, 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from voicestyle.training.errors import TrainingDataError
 from voicestyle.training.labels import SEXES
 
