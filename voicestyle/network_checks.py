@@ -62,7 +62,7 @@ def _call(name: str, takes: str, module: CompiledModule, *inputs: Tensor) -> Ten
         with torch.inference_mode():
             output = module(*inputs)
     except Exception as error:  # TorchScript and its operators raise many different exceptions
-        reason = str(error).strip().split("\n")[-1] or type(error).__name__
+        reason = str(error).strip().split("\n")[-1].removeprefix("builtins.") or type(error).__name__
         raise BundleError(f"{name} must take {takes}; it failed: {reason}") from error
     if not isinstance(output, Tensor):
         raise BundleError(f"{name} must return one tensor, got {type(output).__name__}")
