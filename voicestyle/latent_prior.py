@@ -65,6 +65,8 @@ class LatentPrior:
                 if not isinstance(archive, NpzFile):
                     raise ValueError("a single array")
                 arrays = dict(archive)
+            if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{other[0]} is none")
         except (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             reason = str(error).split("\n")[0] or type(error).__name__
             raise BundleError(f"{path} must be a .npz file of plain arrays: {reason}") from error
