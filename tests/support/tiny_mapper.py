@@ -16,6 +16,8 @@ from voicestyle.prototypes import Prototypes
 
 DIM = 8
 SIZE = 8  # pixels
+PROTOTYPES = 200  # of one latent each, so that first faces differ
+COMMON = 2.0  # what all voices share, beside a unit vector of their own
 
 
 class PixelGenerator(torch.nn.Module):
@@ -56,7 +58,7 @@ def pixel_map():
 def mapper_bundle(rows=None, **parts):
     """The bundle in memory; `rows`: L, for w+."""
     numbers = np.random.default_rng(1)
-    shape = (40, DIM) if rows is None else (40, rows, DIM)
+    shape = (PROTOTYPES, DIM) if rows is None else (PROTOTYPES, rows, DIM)
     manifest = replace(
         tiny_parts()["manifest"],
         image_size=SIZE,
@@ -66,15 +68,18 @@ def mapper_bundle(rows=None, **parts):
         latent_dim=DIM,
         latent_rows=rows,
         embedding_dim=DIM,
+        prototypes=PROTOTYPES,
+        nearest=1,
+        instances=1,
     )
     return Bundle(
         manifest,
         voice_encoder=torch.nn.Identity(),
         face_encoder=PixelEncoder(),
         generator=PixelGenerator(rows),
-        prototypes=Prototypes.from_centroids(numbers.standard_normal((5, DIM)).astype(np.float32)),
+        prototypes=Prototypes.from_centroids(numbers.standard_normal((PROTOTYPES, DIM)).astype(np.float32)),
         latent_bank=LatentBank(
-            numbers.standard_normal(shape).astype(np.float32), (np.arange(40) % 5).astype(np.int32)
+            numbers.standard_normal(shape).astype(np.float32), np.arange(PROTOTYPES).astype(np.int32)
         ),
         **parts,
     )
@@ -88,5 +93,5 @@ def mapper_voices(speakers=60, each=2, seed=0):
         own = F.normalize(torch.randn(DIM - 1, generator=source), dim=0)
         for _ in range(each):
             rest = own + 0.1 * torch.randn(DIM - 1, generator=source)
-            voices.append((torch.cat([torch.ones(1), rest]), f"speaker {speaker}"))
+            voices.append((torch.cat([torch.full((1,), COMMON), rest]), f"speaker {speaker}"))
     return voices

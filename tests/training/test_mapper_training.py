@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from tests.support.tiny_mapper import DIM, mapper_bundle, mapper_voices
 from voicestyle.errors import CheckpointError
 from voicestyle.latent_prior import LatentPrior
+from voicestyle.pipeline import Pipeline
 from voicestyle.training.errors import TrainingDataError, TrainingError
 from voicestyle.training.mapper_objective import between
 from voicestyle.training.mapper_options import PRIOR_WEIGHT, MapperOptions
@@ -17,7 +18,7 @@ from voicestyle.training.mapper_pool import make_pool, split_speakers
 from voicestyle.training.mapper_training import MapperTraining, train_mapper
 
 OPTIONS = MapperOptions(
-    steps=120, minutes=None, others=24, validate_every=40, prior_weight=0.1, hidden=32, at_once=8, learning_rate=1e-2
+    steps=100, minutes=None, others=24, validate_every=50, prior_weight=0.1, hidden=32, at_once=8, learning_rate=1e-2
 )
 SHORT = replace(OPTIONS, steps=12, validate_every=4)
 
@@ -40,14 +41,15 @@ def test_loss_falls_and_similarity_rises_on_held_out_speakers():
     start, best = training.history[0], training.best
     assert start.losses.similarity == pytest.approx(start.first_similarity)  # an untrained mapper changes nothing
     assert start.between == pytest.approx(start.first_between)
-    assert best.losses.loss < 0.5 * start.losses.loss
+    assert best.losses.loss < 0.6 * start.losses.loss
     assert best.losses.similarity > best.first_similarity + 0.25
     assert training.history[-1].training_loss < 0.7 * training.history[1].training_loss
     held_out = [(voice, speaker) for voice, speaker in mapper_voices() if speaker in training.held_out]
     assert len(training.held_out) == 6
     bundle = mapper_bundle()
     voices = F.normalize(torch.stack([voice for voice, _ in held_out]), dim=1)
-    first = training._pool.first[: len(voices)]
+    pipeline = Pipeline(bundle, capacity=1)
+    first = torch.stack([pipeline.first_latent(voice) for voice in voices])
     with torch.no_grad():
         w = mapper(voices, first)
         faces = bundle.face_encoder(bundle.generator(w, [torch.zeros(1, 1, 8, 8)]).clamp(-1, 1))
@@ -152,7 +154,7 @@ def test_gradient_is_that_of_the_whole_loss():
     moved = (latents - drawn.first) @ whitening.T
     loss = loss + SHORT.prior_weight * (moved**2).mean() + SHORT.drift_weight * (moved.mean(0) ** 2).mean()
     torch.testing.assert_close(torch.autograd.grad(loss, latents)[0], found, atol=1e-6, rtol=1e-4)
-    assert losses.loss == pytest.approx(float(loss), rel=1e-4)
+    assert losses.loss == pytest.approx(float(loss.detach()), rel=1e-4)
 
 
 def test_w_plus():
