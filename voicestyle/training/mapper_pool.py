@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,13 +29,23 @@ class Drawn:
     """The voices of a step, of different speakers. embeddings: [n, E], unit vectors. first: [n, D] or [n, L, D].
 
     related: bool [n, n], voices that share a speaker, so that they are no negatives of each other; true on the
-    diagonal. noise_seeds: one for each voice whose face is generated; these come first.
+    diagonal. noise_seeds: one for each voice whose face is generated; these come first. After `with_negatives`, there
+    are m more embeddings, and columns of `related`, of voices that are nothing but negatives.
     """
 
     embeddings: Tensor
     first: Tensor
     related: Tensor
     noise_seeds: list[int]
+
+    def with_negatives(self, embeddings: Tensor) -> "Drawn":
+        """The same voices, and further ones [m, E] of other speakers as negatives of all of them."""
+        related = torch.zeros(len(self.related), len(embeddings), dtype=torch.bool)
+        return replace(
+            self,
+            embeddings=torch.cat([self.embeddings, embeddings]),
+            related=torch.cat([self.related, related], dim=1),
+        )
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,8 @@ class VoicePool:
 
     def fixed(self, count: int) -> Drawn:
         """The first voice of each of the first `count` speakers, with faces of the noise seeds 0 … count − 1."""
-        rows = torch.stack([rows[0] for rows in self._rows[:count]])
-        return self._take(rows, list(range(len(rows))))
+        rows = [int(rows[0]) for rows in self._rows[:count]]
+        return self._take(torch.tensor(rows, dtype=torch.int64), list(range(len(rows))))
 
     def _take(self, rows: Tensor, noise_seeds: list[int]) -> Drawn:
         speakers = self.speakers[rows]

@@ -99,7 +99,9 @@ class MapperTraining:
 
         self._pool = make_pool(voices, training, first_latents, virtual=options.virtual, seed=options.seed)
         held_out = make_pool(voices, self.held_out, first_latents)
-        self._validation = held_out.fixed(options.validation_voices)
+        # With as many negatives as in training, so that few held-out speakers are no easier to tell apart.
+        negatives = self._pool.fixed(options.others).embeddings
+        self._validation = held_out.fixed(options.validation_voices).with_negatives(negatives)
         bank = _bank_rows(bundle)
         prior = prior or bundle.latent_prior or LatentPrior.fit(bank)
         self.objective = MapperObjective(
@@ -198,7 +200,7 @@ class MapperTraining:
     def _validate(self, losses: list[float], report: Report, checkpoint: Path | None) -> None:
         drawn = self._validation
         with torch.no_grad():
-            latents = self.mapper(drawn.embeddings, drawn.first)
+            latents = self.mapper(drawn.embeddings[: len(drawn.first)], drawn.first)
         reached, faces = self.objective.evaluate(latents, drawn)
         if not math.isfinite(reached.loss):
             raise TrainingError(f"every loss must be finite; step {self.step} diverged: lower the learning rate")
