@@ -73,8 +73,8 @@ class Bundle:
                 _load(open_memmap, folder / EMBEDDINGS, "r") if EMBEDDINGS in present else None,
             ),
             front_end=_load(torchscript.load, folder / FRONT_END, device) if FRONT_END in present else None,
-            latent_map=_load(LatentMap.read, folder / LATENT_MAP) if LATENT_MAP in present else None,
-            latent_prior=_load(LatentPrior.read, folder / LATENT_PRIOR) if LATENT_PRIOR in present else None,
+            latent_map=LatentMap.read(folder / LATENT_MAP) if LATENT_MAP in present else None,
+            latent_prior=LatentPrior.read(folder / LATENT_PRIOR) if LATENT_PRIOR in present else None,
             mapper=_load(torchscript.load, folder / MAPPER, device) if MAPPER in present else None,
         )
         bundle.check_shapes(device)
@@ -108,6 +108,9 @@ class Bundle:
         for name, (received, expected) in found.items():
             if received != expected:
                 raise BundleError(f"{name} must be {expected} as in {MANIFEST}, got {received}")
+        prior, latent_prior = manifest.prior, self.latent_prior
+        if prior is not None and latent_prior is not None and prior.hold and not len(latent_prior.held):
+            raise BundleError(f"hold of the prior needs held directions in {LATENT_PRIOR}, got none")
         if generator.optimise_size < manifest.image_size:
             raise BundleError(
                 f"image_size must be at most the {generator.optimise_size} pixels of the generator, "

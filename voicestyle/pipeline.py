@@ -77,7 +77,6 @@ class Pipeline:
         self.manifest: Manifest = bundle.manifest
         self.device = torch.device(device)
         self._bundle = bundle
-        prior: dict[str, Any] = {} if bundle.latent_prior is None else {"prior": bundle.latent_prior}
         self._engine = Engine(
             cast(Generator, bundle.generator),
             VoiceObjective(
@@ -90,8 +89,8 @@ class Pipeline:
             latent_rows=bundle.manifest.latent_rows,
             capacity=capacity,
             max_steps=bundle.manifest.limits.steps,
+            prior=bundle.latent_prior,
             device=device,
-            **prior,
         )
         self._prior = self._prior_arguments()
 
@@ -191,9 +190,8 @@ class Pipeline:
         prior, latent_prior = self.manifest.prior, self._bundle.latent_prior
         if prior is None or latent_prior is None:
             return {}
-        centre: Tensor | None = None  # the first latent of each item
-        if prior.centre == "bank":
-            centre = torch.from_numpy(latent_prior.mean).expand(self.manifest.latent_shape)
+        # None is the first latent of each item.
+        centre = torch.from_numpy(latent_prior.mean) if prior.centre == "bank" else None
         return {"prior_weight": prior.weight, "prior_centre": centre, "hold": prior.hold}
 
     def start(self, request: FaceRequest) -> None:

@@ -1,5 +1,7 @@
 """Maps from voice embeddings to first latents."""
 
+import zipfile
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -79,15 +81,26 @@ def test_other_arrays_are_one_clear_error(change, message):
 def test_other_files_are_one_clear_error(tmp_path):
     path = tmp_path / "latent_map.npz"
     np.savez(path, weight=WEIGHT, bias=BIAS)
-    with pytest.raises(BundleError, match="must contain the arrays weight, bias, groups, got weight, bias"):
+    with pytest.raises(
+        BundleError, match=r"latent_map.npz must be a .npz file of weight, bias, groups: it has bias, weight"
+    ):
         LatentMap.read(path)
     with path.open("wb") as file:
         np.save(file, WEIGHT)
-    with pytest.raises(BundleError, match="must be a .npz of weight, bias, groups, got one array"):
+    with pytest.raises(BundleError, match="of weight, bias, groups: a single array"):
         LatentMap.read(path)
     with path.open("wb") as file:
         np.savez(file, weight=WEIGHT, bias=BIAS, groups=np.array([{}], object))
-    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+    with pytest.raises(BundleError, match="Object arrays cannot be loaded"):
+        LatentMap.read(path)
+    with path.open("wb") as file:
+        np.savez(file, weight=WEIGHT, bias=BIAS, groups=GROUPS + np.int32(9))
+    with pytest.raises(BundleError, match=r"latent_map.npz: groups of the latent map must be in 0 … 1, got 9 … 10"):
+        LatentMap.read(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("weight", "bias", "groups"):
+            archive.writestr(name, b"no array")
+    with pytest.raises(BundleError, match=r"latent_map.npz must be a .npz file of weight, bias, groups: "):
         LatentMap.read(path)
 
 

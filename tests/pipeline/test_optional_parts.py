@@ -1,7 +1,6 @@
 """Bundles with their own front end, a latent map, a prior and a mapper."""
 
 import dataclasses
-import inspect
 import json
 import re
 import shutil
@@ -16,7 +15,6 @@ from cmpc2 import decode, speech_only
 from tests.support.optional_parts import BANDS, BandEncoder, BandEnergies, Shift, optional_parts
 from tests.support.tiny_bundle import tiny_parts
 from voicestyle.bundle import Bundle, sha256, write_bundle, write_with_mapper, write_with_other_bank
-from voicestyle.engine import Engine
 from voicestyle.errors import BundleError
 from voicestyle.latent_prior import LatentPrior
 from voicestyle.manifest import BANK_PARTS, FILES, FRONT_END, Manifest, Prior
@@ -27,9 +25,6 @@ from voicestyle.serving.canary import SPEECH_MARGIN
 from voicestyle.serving.canary_voice import canary_wav
 
 OPTIONAL = (FRONT_END, *BANK_PARTS)
-needs_prior = pytest.mark.skipif(
-    "prior" not in inspect.signature(Engine).parameters, reason="this engine takes no prior"
-)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +57,7 @@ def test_a_written_bundle_loads_with_all_optional_parts(full_bundle):
     np.testing.assert_array_equal(bundle.latent_prior.whitening, parts["latent_prior"].whitening)
 
 
-@pytest.mark.parametrize("with_prior", [False, pytest.param(True, marks=needs_prior)])
+@pytest.mark.parametrize("with_prior", [False, True])
 def test_a_voice_becomes_a_face(tmp_path, samples, with_prior):
     write_bundle(tmp_path / "bundle", **optional_parts(with_prior=with_prior))
     pipeline = Pipeline.load(tmp_path / "bundle", capacity=3)
@@ -86,7 +81,6 @@ def test_the_voice_encoder_gets_the_features_of_the_own_front_end(tmp_path, samp
     assert set(prepared.voice.timings) == {"decode", "front_end", "voice_encoder"}
 
 
-@needs_prior
 def test_the_prior_of_the_manifest_reaches_the_engine(tmp_path, samples):
     """A large weight keeps the latent near its centre; held directions keep the first latent's components."""
     parts, latents = optional_parts(with_prior=True), {}
@@ -154,7 +148,7 @@ def test_a_missing_or_altered_optional_file_is_named(altered, name):
         values = json.loads(manifest.read_text())
         values["files"][name] = sha256(path)
         manifest.write_text(json.dumps(values))
-        with pytest.raises(BundleError, match=rf"cannot load .*{name}: \S") as caught:
+        with pytest.raises(BundleError, match=rf"{name}(:| must be a .npz file of .*:) \S") as caught:
             Bundle.load(altered)
         assert "\n" not in str(caught.value)
     path.unlink()
@@ -253,6 +247,8 @@ class Sum(nn.Module):
          "failed: "),
         ({"latent_prior": LatentPrior.fit(np.eye(4, dtype=np.float32), held=np.zeros((0, 4), np.float32))},
          "latent_dim of latent_prior.npz must be 512 as in bundle.json, got 4"),
+        ({"latent_prior": LatentPrior.fit(np.eye(4, 512, dtype=np.float32))},
+         "hold of the prior needs held directions in latent_prior.npz, got none"),
     ],
 )  # fmt: skip
 def test_a_part_that_does_not_fit_is_one_clear_line(tmp_path, change, message):
