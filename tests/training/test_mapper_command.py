@@ -99,14 +99,19 @@ def test_unsuitable_folders_are_one_line(run, tmp_path, recordings):
     empty.mkdir()
     few = tmp_path / "few"
     few.mkdir()
-    for path in sorted(recordings.iterdir())[:3]:
+    for path in sorted(recordings.iterdir())[:7]:
         (few / path.name).symlink_to(path)
-    (few / "broken.wav").write_bytes(b"no audio")
-    for folder, message in ((empty, "must contain speakers.csv or audio files"), (few, "at least 8 speakers")):
+    rules = {empty: "must contain speakers.csv or audio files", few: "at least 8 speakers (4 are held out), received 7"}
+    for folder, message in rules.items():
         done = run(voices=folder)
         assert done.exit_code == 2
         assert message in done.stderr
-        assert done.stderr.splitlines()[-1].startswith("voicestyle: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / "out-mapper").exists()
+    (few / "broken.wav").write_bytes(b"no audio")
+    done = run(voices=few)
+    assert done.exit_code == 2
+    assert "received 7" in done.stderr.splitlines()[-1]
     assert f"skipped {few / 'broken.wav'}: audio must be in a format" in done.stderr
 
 

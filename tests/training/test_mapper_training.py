@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from tests.support.tiny_mapper import DIM, mapper_bundle, mapper_voices
 from voicestyle.errors import CheckpointError
 from voicestyle.latent_prior import LatentPrior
+from voicestyle.manifest import Prior
 from voicestyle.pipeline import Pipeline
 from voicestyle.training.errors import TrainingDataError, TrainingError
 from voicestyle.training.mapper_objective import between
@@ -99,6 +101,21 @@ def test_voices_without_faces_may_be_left_out():
 def test_the_weight_of_the_prior_is_the_options_or_the_default():
     assert make(replace(SHORT, prior_weight=None)).objective.prior_weight == PRIOR_WEIGHT
     assert make(replace(SHORT, prior_weight=0.0)).objective.prior_weight == 0.0
+
+
+def test_the_bundles_own_prior_is_used():
+    bundle = mapper_bundle()
+    held = np.eye(DIM, dtype=np.float32)[2:4]
+    prior = LatentPrior.fit(bundle.latent_bank.latents * 2, held=held)
+    manifest = msgspec.structs.replace(bundle.manifest, prior=Prior(weight=1.75))
+    bundle = replace(bundle, manifest=manifest, latent_prior=prior)
+    training = MapperTraining(bundle, mapper_voices(), replace(SHORT, prior_weight=None))
+    assert training.objective.prior_weight == 1.75
+    assert np.array_equal(training.mapper.held.numpy(), prior.held)
+    drawn = training._pool.fixed(3)
+    moved = 2 * torch.randn(3, DIM)
+    losses, _ = training.objective.evaluate(drawn.first + moved, drawn)
+    assert losses.distance == pytest.approx(float((moved @ torch.tensor(prior.whitening).T).square().mean()), rel=1e-4)
 
 
 class StoppedError(Exception):

@@ -17,6 +17,7 @@ from voicestyle.cli.devices import usable_device
 from voicestyle.errors import BundleError
 from voicestyle.precision import CHOICES, choose_dtype
 from voicestyle.training.mapper_options import MapperOptions
+from voicestyle.training.mapper_pool import split_speakers
 from voicestyle.training.mapper_training import MapperTraining, Validation
 from voicestyle.training.mapper_voices import CropOptions, embed_recordings, find_recordings
 from voicestyle.whole_files import write_whole
@@ -97,6 +98,7 @@ def mapper(
         raise BundleError(f"{output} must be a bundle, which is replaced, or not exist; it is something else")
     used = usable_device(device)
     found = find_recordings(voices, crop_options.recordings)
+    split_speakers([recording.speaker for recording in found])  # too few are an error now, not after the work
     bundle = Bundle.load(base, used, choose_dtype(dtype, used))
     work = work or output.with_name(f"{output.name}-mapper")
     work.mkdir(parents=True, exist_ok=True)

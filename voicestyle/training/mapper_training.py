@@ -239,10 +239,12 @@ class MapperTraining:
             self.objective.gradient(drawn.first, drawn)
 
     def _describe(self, bundle: Bundle, prior: LatentPrior) -> dict[str, Any]:
+        manifest = bundle.manifest
         pools = [self._pool.embeddings, self._pool.first, self._validation.embeddings, self._validation.first]
         return {
             "options": self.options.description(),
-            "bundle": f"{bundle.manifest.name}@{bundle.manifest.version}",
+            "bundle": f"{manifest.name}@{manifest.version}",
+            "networks": {name: manifest.files.get(name, "") for name in ("generator.pt", "face_encoder.pt")},
             "voices": _sha256(*(each.numpy() for each in pools)),
             "prior": _sha256(prior.whitening, prior.held),
             "prior_weight": self.objective.prior_weight,
