@@ -186,12 +186,16 @@ class Pipeline:
         voice = embed_voice(audio, bundle.voice_encoder, self.manifest.limits, self.device, bundle.front_end)
         start = perf_counter()
         prototypes = bundle.nearest_prototypes(voice.embedding.numpy())
-        first_latent = self._first_latent(voice, prototypes)
+        first_latent = self._first_latent(voice.embedding, prototypes)
         timings = {**voice.timings, "first_latent": perf_counter() - start}
         return Prepared(settings, voice, prototypes, first_latent, timings)
 
-    def _first_latent(self, voice: Voice, prototypes: list[int]) -> Tensor:
-        bank, instances, embedding = self._bundle.latent_bank, self.manifest.instances, voice.embedding.numpy()
+    def first_latent(self, embedding: Tensor) -> Tensor:
+        """The first latent [D], or [L, D] for w+, of a voice embedding [E], as in `prepare`."""
+        return self._first_latent(embedding, self._bundle.nearest_prototypes(embedding.numpy()))
+
+    def _first_latent(self, voice: Tensor, prototypes: list[int]) -> Tensor:
+        bank, instances, embedding = self._bundle.latent_bank, self.manifest.instances, voice.numpy()
         if self._bundle.latent_map is not None:
             cosines = self._bundle.prototypes.cosines(embedding, prototypes)
             return torch.from_numpy(self._bundle.latent_map(embedding, prototypes, cosines))
