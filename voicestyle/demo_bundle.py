@@ -123,7 +123,7 @@ def build_demo_bundle(folder: Path, wheel: Path, ge2e_wheel: Path, assets: Path 
         embeddings: NDArray[np.float16] = faces["face_embeddings"]
         held: NDArray[np.float32] = faces["held"]
     latents = map_seeds(generator, seeds).numpy()
-    mapper = Mapper.read(assets / MAPPER) if (assets / MAPPER).is_file() else None
+    mapper = _read_mapper(assets / MAPPER) if (assets / MAPPER).is_file() else None
     manifest = Manifest(
         name=NAME,
         version=demo_version(assets),
@@ -181,3 +181,8 @@ def read_encoders(ge2e_wheel: Path, assets: Path = ASSETS) -> tuple[VoiceEncoder
         if missing or left_over:
             raise BundleError(f"{assets / 'encoders.npz'} does not fit encoders.json: {missing or left_over}")
     return VoiceEncoder(read_ge2e(ge2e_wheel), voice).eval(), face.eval()
+
+
+def _read_mapper(path: Path) -> Mapper:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Mapper.from_arrays(arrays)

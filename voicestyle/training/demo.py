@@ -83,6 +83,14 @@ class Faces:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """measured: metrics. voices: embeddings [E] of crops of the training speakers, each with the speaker's id."""
+
+    measured: dict[str, Any]
+    voices: list[tuple[Tensor, str]]
+
+
+@dataclass(frozen=True)
 class DemoTraining:
     """Paths and options of a training run.
 
@@ -104,8 +112,8 @@ class DemoTraining:
     head_options: TrainOptions = field(default_factory=TrainOptions)
     tune_options: TrainOptions = TUNE
 
-    def run(self, progress: Progress, report: Report) -> dict[str, Any]:
-        """Train, evaluate on the held-out speakers and write the assets. Returns the metrics.
+    def run(self, progress: Progress, report: Report) -> "Trained":
+        """Train, evaluate on the held-out speakers and write the assets, without those of a mapper.
 
         Raises TrainingDataError for unsuitable data, if possible before faces are drawn.
         """
@@ -141,7 +149,11 @@ class DemoTraining:
         rounded_to_float16(face_encoder)
         held_vectors = self._vectors(held_out, "held_out", progress)
         latent_map = self._map(voice_head.eval(), data, face_axes, crops)
-        return self._finish(encoders, latent_map, faces, held_vectors, held_out)
+        measured = self._finish(encoders, latent_map, faces, held_vectors, held_out)
+        with torch.inference_mode():
+            embeddings = voice_head(torch.from_numpy(crops.reshape(-1, crops.shape[-1])))
+        names = [speaker.speaker for speaker in training for _ in range(CROPS)]
+        return Trained(measured, list(zip(embeddings.clone(), names, strict=True)))
 
     def _vectors(self, speakers: list[Speaker], name: str, progress: Progress) -> SpeakerVectors:
         return speaker_vectors(
@@ -153,7 +165,7 @@ class DemoTraining:
         )
 
     def _faces(self, generator: MobileStyleGAN, network: DlibResNet, progress: Progress) -> Faces:
-        """Draw the faces, label them, keep the adults, describe them, and measure what has nothing to do with voices."""
+        """Draw the faces, label them, keep the adults, describe them, and measure their nuisances."""
         options = self.face_options
         head = hashlib.sha256(DEFAULT_HEAD.read_bytes()).hexdigest()
         cache = FaceCache(self.work, generator.optimise_size, f"wheel {WHEEL_SHA256[:16]}, head {head[:16]}")

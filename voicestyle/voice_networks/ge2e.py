@@ -67,7 +67,12 @@ def fetch_ge2e(cache: Path) -> Ge2e:
 
     Raises CheckpointError if pip cannot get the wheel, or for a wheel with other contents; OSError.
     """
-    return read_ge2e(fetch_wheel(WHEEL_REQUIREMENT, WHEEL_NAME, WHEEL_SHA256, cache))
+    return read_ge2e(fetch_ge2e_wheel(cache))
+
+
+def fetch_ge2e_wheel(folder: Path) -> Path:
+    """The wheel in `folder`, downloaded where it is missing. Raises CheckpointError if pip cannot get it, OSError."""
+    return fetch_wheel(WHEEL_REQUIREMENT, WHEEL_NAME, WHEEL_SHA256, folder)
 
 
 def read_ge2e(wheel: Path) -> Ge2e:
