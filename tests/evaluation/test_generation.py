@@ -407,7 +407,7 @@ def test_instant_faces_stand_beside_first_and_last(evaluation, recordings, tmp_p
     assert section.faces["instant"].skin is not None
     assert section.conditions.preset == "fast"
     assert section.conditions.figures["none"].sex == section.faces["instant"].sex
-    assert [row.conditions["none"] for row in section.rows] == [row.faces["instant"] for row in section.rows]
+    assert all(list(row.conditions) == ["mp3"] for row in section.rows)  # each face is made once
     page = write_report(tmp_path / "out", generation=section).read_text()
     assert page.count('alt="instant face"') == 6
     assert Image.open(tmp_path / "sheet.jpg").width > Image.open(tmp_path / "sheet.jpg").height
