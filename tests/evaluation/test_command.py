@@ -205,27 +205,45 @@ def test_generated_faces(run, fakes, voices, tiny_bundle, tmp_path):
         "-o",
         "out",
     )
-    result = run(*arguments, "--figure", "pairs.jpg")
+    result = run(*arguments, "--figure", "pairs.jpg", "--sheet", "sheet.jpg", "--sensitivity", "--conditions", "mp3")
     assert result.exit_code == 0, result.output
     assert "skipped bad.wav, half 1: audio must be in a format" in result.stderr
     section = read_report(tmp_path / "out").generation
     assert section is not None
     assert (section.recordings, section.speakers, section.steps, len(section.skipped)) == (6, 3, 2, 2)
     assert (tmp_path / "pairs.jpg").is_file()
+    assert (tmp_path / "sheet.jpg").is_file()
+    assert section.sensitivity is not None
+    assert list(section.conditions.figures) == ["none", "mp3"]
+    assert "  mp3  sex agreement" in result.stdout
     text = (tmp_path / "out" / "report.html").read_text()
     page = Page(text)
     assert all(address.startswith("data:image/") for address in page.addresses)
-    assert len(page.addresses) == 2 + 2 * 6  # two plots, first and last faces
+    assert len(page.addresses) == 3 + 2 * 6  # three plots, first and last faces
     assert "<b>" not in text  # names are escaped
     assert "Speaker <b>slt</b> (F)" in page.text
-    assert section.consistency is not None
-    assert f"{section.consistency.auc.value:.3f}" in page.text
+    assert f"{section.faces['last'].consistency.auc.value:.3f}" in page.text
+    assert f"{section.sensitivity.background.value:.3f}" in page.text
+    assert f"{section.conditions.figures['mp3'].to_clean.value:.3f}" in page.text
+    assert "made in the tests" in page.text
     assert "gives the similarity" in page.text
     assert "mean colours: gives consistency" in page.text
     result = run(*arguments, "--no-judge", "--no-halves", "--per-sex", 1, "--speakers", voices / "speakers.csv")
     section = read_report(tmp_path / "out").generation
     assert section is not None
-    assert (section.sex, section.recordings, section.consistency) == (None, 2, None)
+    last = section.faces["last"]
+    assert (last.sex, section.recordings, last.consistency, section.conditions) == (None, 2, None, None)
+
+
+def test_unknown_conditions_are_errors(run, fakes, voices, tiny_bundle):
+    result = run("generation", "--voices", voices, "--bundle", tiny_bundle, "--conditions", "mp3,telegraph")
+    assert result.exit_code == 2
+    assert "--conditions must be all or some of telephone, noise" in result.stderr
+    assert "received 'telegraph'" in result.stderr
+    result = run("generation", "--voices", voices, "--bundle", tiny_bundle, "--instant")
+    assert result.exit_code == 2
+    assert "instant faces need a bundle with a mapper (mapper.pt), received tiny@7" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.long
@@ -259,7 +277,7 @@ def test_each_command_keeps_the_section_of_the_other(run, lists, stored, fakes, 
     [
         (b"{}", "must be a report of this version, or be removed"),
         (b"nothing", "must be a report of this version"),
-        (b'{"voicestyle": "1", "format": 7}', "must be of format 1, or be removed, received format 7"),
+        (b'{"voicestyle": "1", "format": 7}', "must be of format 2, or be removed, received format 7"),
     ],
 )
 def test_another_report_is_not_overwritten(tmp_path, content, message):

@@ -18,17 +18,17 @@ from voicestyle.evaluation.agreement import count_by_sex
 from voicestyle.evaluation.consistency import FacesOfSpeakers, embed_faces, measure_consistency
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.evaluation.figure import write_figure
-from voicestyle.evaluation.generate import FacePair, generate_pairs
+from voicestyle.evaluation.generate import Plan, generate_all
 from voicestyle.evaluation.generation import GenerationEvaluation
 from voicestyle.evaluation.intervals import Bootstrap
 from voicestyle.evaluation.judge import JudgeError, Judgement, install_judge, judge_faces, judge_name
 from voicestyle.evaluation.light import Light
 from voicestyle.evaluation.page import read_report, write_report
-from voicestyle.evaluation.speakers import Recording, choose_recordings, held_out_speakers, read_speakers
-from voicestyle.face import Face
+from voicestyle.evaluation.speakers import Recording, choose_recordings, held_out_speakers, read_speakers, to_wav
 from voicestyle.offline import generate_face
-from voicestyle.options import Options, Settings
+from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
+from voicestyle.voice_conditions import CONDITIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,19 +37,6 @@ def png(pixels: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
     return stream.getvalue()
-
-
-def face(light: int) -> Face:
-    return Face(
-        image=png(np.full((64, 64, 3), light)),
-        settings=Settings(steps=1, seed=0, size=64),
-        trace=[0.5],
-        prototypes=[0],
-        largest_batch=1,
-        audio_seconds=1.0,
-        speech_seconds=1.0,
-        timings={},
-    )
 
 
 def test_faces_are_counted_by_the_sex_of_their_speaker_and_their_judged_sex():
@@ -136,14 +123,41 @@ def test_a_first_face_is_the_face_before_the_optimisation(tiny_bundle, samples):
     voices = [samples / "slt.wav", samples / "rms.wav", samples / "awb.wav"]
     pipeline = Pipeline.load(tiny_bundle, capacity=2)
     recordings = [Recording(voice, voice.stem, "F") for voice in voices]
-    pairs, skipped = generate_pairs(pipeline, recordings, iter, steps=4, size=32)
+    found, skipped = generate_all(pipeline, recordings, Plan(size=32, steps=4))
     assert not skipped
-    assert len({pair.last.image for pair in pairs}) == 3
-    for voice, pair in zip(voices, pairs, strict=True):
-        assert pair.last.trace == generate_face(pipeline, voice, Options(steps=4, seed=0, size=32)).trace
-        assert pair.first.trace == pair.last.trace[:1]
-        assert (pair.first.settings.steps, pair.last.settings.steps) == (1, 4)
-        assert pair.first.image != pair.last.image
+    assert len({faces.kinds["last"].image for faces in found}) == 3
+    for voice, faces in zip(voices, found, strict=True):
+        first, last = faces.kinds["first"], faces.kinds["last"]
+        assert list(faces.kinds) == ["first", "last"]
+        assert not faces.conditions
+        assert last.trace == generate_face(pipeline, voice, Options(steps=4, seed=0, size=32)).trace
+        assert first.trace == last.trace[:1]
+        assert (first.settings.steps, last.settings.steps) == (1, 4)
+        assert first.image != last.image
+        assert torch.equal(faces.voice, pipeline.prepare(voice, Options()).voice.embedding)
+
+
+def test_faces_under_conditions_are_those_of_the_changed_recordings(tiny_bundle, samples):
+    pipeline = Pipeline.load(tiny_bundle, capacity=2)
+    recordings = [Recording(samples / "slt.wav", "slt", "F"), Recording(samples / "rms.wav", "rms", "M", 1)]
+    found, skipped = generate_all(pipeline, recordings, Plan(size=32, steps=2, conditions=("telephone", "noise")))
+    assert not skipped
+    for recording, faces in zip(recordings, found, strict=True):
+        assert list(faces.conditions) == ["telephone", "noise"]
+        changed = to_wav(CONDITIONS["telephone"](decode(recording.audio()), np.random.default_rng(0)))
+        expected = generate_face(pipeline, changed, Options(steps=2, seed=0, size=32))
+        assert faces.conditions["telephone"].trace == expected.trace
+        assert len({face.image for face in (faces.kinds["last"], *faces.conditions.values())}) == 3
+    # The random numbers of a recording depend on nothing else that is evaluated.
+    alone, _ = generate_all(pipeline, recordings[1:], Plan(size=32, steps=2, conditions=("noise",)))
+    assert alone[0].conditions["noise"].image == found[1].conditions["noise"].image
+    # With a preset of which no kind of faces is, the faces to compare with are made too.
+    fast, _ = generate_all(
+        pipeline, recordings[:1], Plan(size=32, steps=2, conditions=("mp3",), condition_preset="fast")
+    )
+    assert list(fast[0].conditions) == ["none", "mp3"]
+    assert {face.settings.preset for face in fast[0].conditions.values()} == {"fast"}
+    assert {face.settings.preset for face in fast[0].kinds.values()} == {"default"}
 
 
 def test_an_unusable_recording_is_left_out_and_named(tiny_bundle, samples, tmp_path):
@@ -155,16 +169,27 @@ def test_an_unusable_recording_is_left_out_and_named(tiny_bundle, samples, tmp_p
     ]
     finished = []
 
-    def progress(faces):
+    def progress(faces, task):
+        assert task == "generating faces"
         for number in faces:
             yield number
             finished.append(number)
 
-    pairs, skipped = generate_pairs(Pipeline.load(tiny_bundle), recordings, progress, steps=2, size=32)
+    found, skipped = generate_all(Pipeline.load(tiny_bundle), recordings, Plan(size=32, steps=2), progress)
     assert finished == list(range(6))
-    assert [pair is None for pair in pairs] == [True, True, False]
+    assert [faces is None for faces in found] == [True, True, False]
     assert set(skipped) == {"letter.txt", "letter.txt, half 1"}
     assert all("audio must be in a format" in reason for reason in skipped.values())
+
+
+def test_a_recording_that_is_unusable_under_a_condition_is_left_out_there(tiny_bundle, tmp_path, samples):
+    speech = np.resize(decode(samples / "slt.wav"), 19_500 * 16)  # the limit is 20 s
+    (tmp_path / "long.wav").write_bytes(to_wav(speech))
+    recordings = [Recording(tmp_path / "long.wav", "a", "F")]
+    plan = Plan(size=32, steps=1, conditions=("faster", "slower"))
+    found, skipped = generate_all(Pipeline.load(tiny_bundle), recordings, plan)
+    assert list(found[0].conditions) == ["faster"]
+    assert list(skipped) == ["long.wav, slower"]
 
 
 def test_the_halves_of_a_recording_are_all_of_it(samples):
@@ -194,15 +219,15 @@ def test_two_recordings_of_each_speaker_are_used(tmp_path, table):
     listed = table("a1.wav,a,M", "b1.wav,b,F", "a2.wav,a,M", "a3.wav,a,M", "c1.wav,c,F")
     chosen = choose_recordings(listed, tmp_path)
     assert [(each.name, each.sex) for each in chosen] == [
+        ("a1.wav", "M"),
+        ("a2.wav", "M"),
         ("b1.wav, half 1", "F"),
         ("b1.wav, half 2", "F"),
         ("c1.wav, half 1", "F"),
         ("c1.wav, half 2", "F"),
-        ("a1.wav", "M"),
-        ("a2.wav", "M"),
     ]
     chosen = choose_recordings(listed, tmp_path, halves=False, per_sex=1)
-    assert [each.name for each in chosen] == ["b1.wav", "a1.wav", "a2.wav"]
+    assert [each.name for each in chosen] == ["a1.wav", "a2.wav", "b1.wav"]
     (tmp_path / "x").mkdir()
     chosen = choose_recordings(table("x/1.wav,x,F", "1.wav,x,F"), tmp_path)
     assert [each.name for each in chosen] == ["x/1.wav", "1.wav"]
@@ -264,9 +289,10 @@ class FakeRecogniser:
 
 
 def fake_judge(faces):
-    """Takes every second face, which is a last one, for a man's."""
+    """Takes first faces and every second face of the bank for a woman's, all others for a man's."""
     assert all(face.is_file() for face in faces)
-    return [Judgement("FM"[i % 2], 0.9, 30.0 + i) for i in range(len(faces))]
+    women = [face.stem.endswith(("_first", "_0000", "_0002")) for face in faces]
+    return [Judgement("MF"[woman], 0.9, 30.0 + woman) for woman in women]
 
 
 @pytest.fixture
@@ -295,37 +321,96 @@ def test_the_section_of_generated_faces(evaluation, recordings, tmp_path):
     section = evaluation.run(recordings)
     assert (section.bundle, section.steps, section.face_seed, section.speakers) == ("tiny@7", 3, 0, 3)
     assert section.networks.loss == "voice and face encoder of tiny@7"
+    assert section.networks.loss_sources == ("made in the tests",)
     assert (section.networks.recogniser, section.networks.sex_and_age) == ("mean colours", "a fake")
     rows = section.rows
     assert [row.recording for row in rows] == [recording.name for recording in recordings]
-    for which, found in enumerate((section.similarity.first, section.similarity.last)):
-        assert found.value == pytest.approx(np.mean([row.similarity[which] for row in rows]))
-    assert section.sex is not None
-    assert section.sex.first.table == {"F": {"F": 2, "M": 0}, "M": {"F": 4, "M": 0}}
-    assert section.sex.last.table == {"F": {"F": 0, "M": 2}, "M": {"F": 0, "M": 4}}
-    assert section.sex.last.agreement.value == pytest.approx(4 / 6)
-    assert section.sex.youngest == 31
-    changes = np.array([row.skin[1] - row.skin[0] for row in rows])
-    assert section.skin.mean.value == pytest.approx(changes.mean())
-    assert section.skin.mean_absolute.value == pytest.approx(np.abs(changes).mean())
-    assert section.skin.largest_absolute == pytest.approx(np.abs(changes).max())
-    assert section.consistency is not None
-    assert (section.consistency.speakers, section.consistency.halves) == (3, True)
-    assert section.consistency.nearest_chance == pytest.approx(1 / 5)
-    for which, found in enumerate((section.consistency_of_first_faces, section.consistency)):
-        images = [(tmp_path / "out" / row.files[which]).read_bytes() for row in rows]
-        faces = FacesOfSpeakers(embed_faces(FakeRecogniser(), images), [r.speaker for r in rows], [r.sex for r in rows])
-        assert found == measure_consistency(faces, Bootstrap(100), halves=True)
-    assert section.diversity.bank_faces == len(list((tmp_path / "out" / "faces").glob("bank_*.png"))) == 4
-    assert -1 <= section.diversity.between_bank_faces_of_one_sex <= 1
-    assert section.diversity.distinct_prototype_sets == len({tuple(sorted(row.prototypes)) for row in rows})
-    for row in rows:
-        for file in row.files:
-            assert Image.open(tmp_path / "out" / file).size == (64, 64)
-    for row, recording in zip(rows, recordings, strict=True):
-        assert Light.of((tmp_path / "out" / row.files[1]).read_bytes()).skin == pytest.approx(row.skin[1])
-        assert recording.sex == row.sex
+    assert [(row.speaker, row.number) for row in rows] == [(r.speaker, i // 2 + 1) for i, r in enumerate(recordings)]
+    assert list(section.faces) == ["first", "last"]
+    first, last = section.faces["first"], section.faces["last"]
+    assert first.sex.table == {"F": {"F": 2, "M": 0}, "M": {"F": 4, "M": 0}}
+    assert last.sex.table == {"F": {"F": 0, "M": 2}, "M": {"F": 0, "M": 4}}
+    assert last.sex.agreement.value == pytest.approx(4 / 6)
+    assert {sex: share.value for sex, share in last.sex.agreement_by_sex.items()} == {"F": 0, "M": 1}
+    assert (first.sex.youngest, last.sex.youngest) == (31, 30)
+    assert (first.skin, first.brightness, first.side_light) == (None, None, None)
+    changes = np.array([row.faces["last"].skin - row.faces["first"].skin for row in rows])
+    assert last.skin.mean.value == pytest.approx(changes.mean())
+    assert last.skin.mean_absolute.value == pytest.approx(np.abs(changes).mean())
+    assert last.skin.largest_absolute == pytest.approx(np.abs(changes).max())
+    assert (last.consistency.speakers, last.consistency.halves) == (3, True)
+    assert last.consistency.nearest_chance == pytest.approx(1 / 5)
+    for kind, figures in section.faces.items():
+        assert figures.similarity.value == pytest.approx(np.mean([row.faces[kind].similarity for row in rows]))
+        images = [(tmp_path / "out" / row.faces[kind].file).read_bytes() for row in rows]
+        vectors = embed_faces(FakeRecogniser(), images)
+        faces = FacesOfSpeakers(vectors, [r.speaker for r in rows], [r.sex for r in rows])
+        assert figures.consistency == measure_consistency(faces, Bootstrap(100), halves=True)
+        men = vectors[2:] @ vectors[2:].T
+        assert list(figures.between_speakers_by_sex) == ["M"]  # there is one woman
+        assert figures.between_speakers_by_sex["M"].value == pytest.approx(men[:2, 2:].mean())
+        for row, image in zip(rows, images, strict=True):
+            assert Light.of(image).skin == pytest.approx(row.faces[kind].skin)
+            assert Image.open(io.BytesIO(image)).size == (64, 64)
+    bank = [path.read_bytes() for path in sorted((tmp_path / "out" / "faces").glob("bank_*.png"))]
+    assert section.bank.count == len(bank) == 4
+    cosines = (vectors := embed_faces(FakeRecogniser(), bank)) @ vectors.T
+    assert section.bank.between_by_sex == pytest.approx({"F": cosines[0, 2], "M": cosines[1, 3]})
+    assert section.bank.between_of_one_sex == pytest.approx((cosines[0, 2] + cosines[1, 3]) / 2)
+    assert section.distinct_prototype_sets == len({tuple(sorted(row.prototypes)) for row in rows})
+    assert (section.conditions, section.sensitivity) == (None, None)
     assert Image.open(tmp_path / "figure.jpg").size[0] > 0
+
+
+def test_conditions_and_sensitivity_are_measured_on_the_same_faces(evaluation, recordings, tmp_path):
+    plain = evaluation.run(recordings[:4])
+    section = replace(evaluation, conditions=("telephone", "slower"), sensitivity=True).run(recordings[:4])
+    assert section.faces == plain.faces
+    assert (section.conditions.preset, section.conditions.steps) == ("default", 3)
+    figures = section.conditions.figures
+    assert list(figures) == ["none", "telephone", "slower"]
+    assert figures["none"].sex == section.faces["last"].sex
+    assert figures["none"].to_clean.value == pytest.approx(1)
+    images = {
+        name: [(tmp_path / "out" / row.conditions[name].file).read_bytes() for row in section.rows]
+        for name in ("telephone", "slower")
+    }
+    last = embed_faces(FakeRecogniser(), [(tmp_path / "out" / r.faces["last"].file).read_bytes() for r in section.rows])
+    for name, found in images.items():
+        cosines = (embed_faces(FakeRecogniser(), found) * last).sum(axis=1)
+        assert figures[name].to_clean.value == pytest.approx(cosines.mean())
+        assert figures[name].sex.table == {"F": {"F": 0, "M": 2}, "M": {"F": 0, "M": 2}}
+        similarity = [row.conditions[name].similarity for row in section.rows]
+        assert figures[name].similarity.value == pytest.approx(np.mean(similarity))
+    assert section.sensitivity.faces == 4
+    assert section.sensitivity.another_speaker_of_one_sex is None  # one woman, one man
+    assert min(getattr(section.sensitivity, name).value for name in ("background", "light", "colour")) > 0
+
+
+def test_instant_faces_need_a_mapper(evaluation, recordings):
+    for asked in ({"instant": True}, {"conditions": ("mp3",), "condition_preset": "instant"}):
+        with pytest.raises(EvaluationError, match=r"need a bundle with a mapper \(mapper.pt\), received tiny@7"):
+            replace(evaluation, **asked).run(recordings)
+
+
+@pytest.mark.long
+def test_instant_faces_stand_beside_first_and_last(evaluation, recordings, tmp_path, monkeypatch):
+    """With the preset `fast` in place of `instant`, whose mapper the tiny bundle lacks."""
+    options = Plan._options
+    monkeypatch.setattr(Plan, "_options", lambda plan, preset: options(plan, "fast" if preset == "instant" else preset))
+    monkeypatch.setattr(GenerationEvaluation, "_check_mapper", lambda *_: None)
+    asked = replace(
+        evaluation, instant=True, conditions=("mp3",), condition_preset="instant", sheet=tmp_path / "sheet.jpg"
+    )
+    section = asked.run(recordings)
+    assert list(section.faces) == ["first", "instant", "last"]
+    assert section.faces["instant"].skin is not None
+    assert section.conditions.preset == "fast"
+    assert section.conditions.figures["none"].sex == section.faces["instant"].sex
+    assert all(list(row.conditions) == ["mp3"] for row in section.rows)  # each face is made once
+    page = write_report(tmp_path / "out", generation=section).read_text()
+    assert page.count('alt="instant face"') == 6
+    assert Image.open(tmp_path / "sheet.jpg").width > Image.open(tmp_path / "sheet.jpg").height
 
 
 @pytest.mark.long
@@ -334,16 +419,19 @@ def test_a_report_is_read_as_it_was_written_and_the_same_run_gives_the_same_byte
     first = (tmp_path / "out" / "report.json").read_bytes(), page.read_bytes()
     generation = read_report(tmp_path / "out").generation
     assert generation is not None
-    assert generation.rows[0].judged == (Judgement("F", 0.9, 30.0), Judgement("M", 0.9, 31.0))
+    judged = {kind: face.judged for kind, face in generation.rows[0].faces.items()}
+    assert judged == {"first": Judgement("F", 0.9, 31.0), "last": Judgement("M", 0.9, 30.0)}
     write_report(tmp_path / "out", generation=evaluation.run(recordings))
     assert ((tmp_path / "out" / "report.json").read_bytes(), page.read_bytes()) == first
 
 
 def test_one_face_has_neither_consistency_nor_intervals(evaluation, recordings):
     section = replace(evaluation, judge=None).run(recordings[:1])
-    assert (section.consistency, section.sex, section.networks.sex_and_age) == (None, None, None)
-    assert section.diversity.between_speakers is None
-    assert section.similarity.last.low is None
+    last = section.faces["last"]
+    assert (last.consistency, last.sex, section.networks.sex_and_age) == (None, None, None)
+    assert (last.between_speakers, last.between_speakers_by_sex) == (None, {})
+    assert last.similarity.low is None
+    assert (section.bank.between_of_one_sex, section.bank.between_by_sex) == (None, {})
 
 
 def test_no_usable_recording_is_an_error(evaluation, tmp_path):
@@ -357,7 +445,7 @@ def test_the_judge_is_named_with_its_version():
 
 
 def test_the_figure_puts_first_faces_left_of_last_faces(tmp_path: Path):
-    write_figure(tmp_path / "figure", [FacePair(face(0), face(255))] * 8, edge=40)
+    write_figure(tmp_path / "figure", [(png(np.zeros((64, 64, 3))), png(np.full((64, 64, 3), 255)))] * 8, edge=40)
     with Image.open(tmp_path / "figure") as figure:
         assert figure.format == "JPEG"
         sheet = np.asarray(figure.convert("L"))

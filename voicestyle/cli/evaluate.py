@@ -14,6 +14,8 @@ from voicestyle.cli.devices import usable_device
 from voicestyle.demo_bundle import ASSETS
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.precision import CHOICES, choose_dtype
+from voicestyle.presets import DEFAULT, PRESETS
+from voicestyle.voice_conditions import CONDITIONS
 
 if TYPE_CHECKING:
     from voicestyle.evaluation.embeddings import Embeddings
@@ -144,7 +146,25 @@ def recognition(
     "--judge", default=JUDGE, show_default=True, type=PATH, help="Folder for the judge of sex (330 MB, by npm)."
 )
 @click.option("--no-judge", is_flag=True, help="Leave out sex agreement, for which Node.js is needed.")
+@click.option("--instant", is_flag=True, help="Also the instant faces, by the bundle's mapper, beside first and last.")
+@click.option(
+    "--conditions",
+    default="",
+    help=f"Also each recording under these conditions: all, or some of {', '.join(CONDITIONS)}, split at commas.",
+)
+@click.option(
+    "--condition-preset",
+    default=DEFAULT,
+    show_default=True,
+    type=click.Choice(tuple(PRESETS)),
+    help="Preset of the faces under conditions.",
+)
+@click.option("--sensitivity", is_flag=True, help="Also how much similarity depends on background, light and colour.")
 @click.option("--figure", type=PATH, help="JPEG to write with first and last faces of eight speakers.")
+@click.option("--sheet", type=PATH, help="JPEG to write with all kinds of faces of the first speakers of the table.")
+@click.option(
+    "--sheet-speakers", default=20, show_default=True, type=click.IntRange(1), help="Number of speakers of --sheet."
+)
 @resamples_option
 @device_option
 @output_option
@@ -161,14 +181,21 @@ def generation(
     dtype: str,
     judge: Path,
     no_judge: bool,
+    instant: bool,
+    conditions: str,
+    condition_preset: str,
+    sensitivity: bool,
     figure: Path | None,
+    sheet: Path | None,
+    sheet_speakers: int,
     resamples: int,
     device: str,
     output: Path,
 ) -> None:
     """Generate faces of a folder of recordings and measure them.
 
-    Similarity, sex agreement, speaker consistency, diversity, and drift of skin and light.
+    Similarity, sex agreement, speaker consistency, diversity, and drift of skin and light; on request also under
+    recording conditions.
     """
     _check_extra()
     from voicestyle.evaluation.generation import GenerationEvaluation
@@ -176,12 +203,14 @@ def generation(
     from voicestyle.evaluation.judge import install_judge, judge_faces, judge_name
     from voicestyle.evaluation.page import earlier_report, write_report
     from voicestyle.evaluation.speakers import choose_recordings, held_out_speakers, read_speakers
+    from voicestyle.evaluation.summary import summary
     from voicestyle.face_networks import fetch_mobileface
 
     earlier_report(output)
     if held_out and speakers:
         raise click.UsageError("give either --held-out or --speakers")
     listed = held_out_speakers(ASSETS) if held_out else read_speakers(speakers or voices / "speakers.csv")
+    names = _conditions(conditions)
     recordings = choose_recordings(listed, voices, halves=halves, per_sex=per_sex)
     used = usable_device(device)
     if not no_judge:
@@ -194,28 +223,37 @@ def generation(
         judge_name=judge_name(),
         bootstrap=Bootstrap(resamples, seed),
         figure=figure,
+        sheet=sheet,
+        sheet_speakers=sheet_speakers,
         steps=steps,
         seed=seed,
+        instant=instant,
+        conditions=names,
+        condition_preset=condition_preset,
+        sensitivity=sensitivity,
         device=used,
         dtype=choose_dtype(dtype, used),
         capacity=batch,
     )
 
-    def progress(numbers: range) -> Iterable[int]:
-        return tqdm(numbers, "generating faces")
+    def progress(numbers: range, task: str) -> Iterable[int]:
+        return tqdm(numbers, task)
 
     section = evaluation.run(recordings, progress)
     report = write_report(output, generation=section)
     for name, reason in section.skipped.items():
         click.echo(f"skipped {name}: {reason}", err=True)
-    click.echo(f"similarity  first {section.similarity.first}  last {section.similarity.last}")
-    if section.sex:
-        click.echo(f"sex agreement  first {section.sex.first.agreement}  last {section.sex.last.agreement}")
-    if found := section.consistency:
-        click.echo(f"same speaker or not  AUC {found.auc}  cosine between speakers {found.between_speakers}")
-        click.echo(f"nearest face is the same speaker's  {found.nearest}  chance {found.nearest_chance:.3f}")
-    click.echo(f"skin luminance  mean change {section.skin.mean}  absolute {section.skin.mean_absolute}")
+    for line in summary(section):
+        click.echo(line)
     click.echo(f"full report: {report}")
+
+
+def _conditions(text: str) -> tuple[str, ...]:
+    """The conditions that --conditions names, in the order of `CONDITIONS`."""
+    given = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := next((name for name in given if name not in ("all", *CONDITIONS)), None):
+        raise click.UsageError(f"--conditions must be all or some of {', '.join(CONDITIONS)}, received {unknown!r}")
+    return tuple(name for name in CONDITIONS if name in given or "all" in given)
 
 
 def _encoders(bundle: Path | None, cmpc: Path | None, face_size: int, device: str) -> Encoders:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from voicestyle.evaluation.agreement import SEXES
 from voicestyle.evaluation.intervals import Bootstrap, Estimate, number_people
 from voicestyle.evaluation.pixels import to_input
 from voicestyle.evaluation.report import Consistency
@@ -115,6 +116,19 @@ def between_speakers(faces: FacesOfSpeakers, bootstrap: Bootstrap) -> Estimate |
     """The mean cosine between faces of different speakers; None for one speaker."""
     pairs = faces.pairs(within_sex=False)
     return None if pairs.labels.all() else _mean(pairs, False, bootstrap)
+
+
+def between_speakers_by_sex(
+    vectors: NDArray[np.float64], speakers: Sequence[str], sexes: Sequence[str], bootstrap: Bootstrap
+) -> dict[str, Estimate]:
+    """The mean cosine between faces of different speakers of each sex that has two speakers."""
+    found: dict[str, Estimate] = {}
+    for sex in SEXES:
+        rows = [i for i, each in enumerate(sexes) if each == sex]
+        faces = FacesOfSpeakers(vectors[rows], [speakers[i] for i in rows], [sex] * len(rows))
+        if faces.people > 1 and (estimate := between_speakers(faces, bootstrap)):
+            found[sex] = estimate
+    return found
 
 
 def _mean(pairs: Pairs, same: bool, bootstrap: Bootstrap) -> Estimate:

@@ -13,7 +13,7 @@ from PIL import Image
 from voicestyle import __version__
 from voicestyle.evaluation import plots
 from voicestyle.evaluation.errors import EvaluationError
-from voicestyle.evaluation.report import FORMAT, FaceRow, Generation, Recognition, Report, to_json
+from voicestyle.evaluation.report import FORMAT, LAST, FaceRow, Generation, Recognition, Report, to_json
 from voicestyle.whole_files import write_whole
 
 JSON, HTML = "report.json", "report.html"
@@ -72,8 +72,10 @@ def render(report: Report, folder: Path) -> str:
         values["plots"] |= _recognition_plots(recognition)
     if generation := report.generation:
         values["plots"]["change"] = plots.change_plot(generation)
-        if generation.consistency:
-            values["plots"]["consistency"] = plots.consistency_plot(generation.consistency)
+        if consistency := generation.faces[LAST].consistency:
+            values["plots"]["consistency"] = plots.consistency_plot(consistency)
+        if generation.conditions and any(each.sex for each in generation.conditions.figures.values()):
+            values["plots"]["conditions"] = plots.conditions_plot(generation.conditions)
         values["examples"] = examples(generation, folder)
     return environment.get_template(TEMPLATE).render(values)
 
@@ -90,7 +92,10 @@ def examples(generation: Generation, folder: Path) -> list[dict[str, Any]]:
         {
             "speaker": rows[0].speaker,
             "sex": rows[0].sex,
-            "recordings": [{"row": row, "faces": [_thumbnail(folder / file) for file in row.files]} for row in rows],
+            "recordings": [
+                {"row": row, "faces": {kind: _thumbnail(folder / face.file) for kind, face in row.faces.items()}}
+                for row in rows
+            ],
         }
         for rows in chosen
     ]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from voicestyle.evaluation.intervals import Estimate
-from voicestyle.evaluation.report import Consistency, Generation, MatchingResult, VerificationResult
+from voicestyle.evaluation.report import Conditions, Consistency, Generation, MatchingResult, VerificationResult
 
 _ORDER = ("U", "G", "N", "GN", "A", "GNA")
 BLUE, ORANGE, GREY = "#2a6fb0", "#d9772b", "#8a8f98"
@@ -71,8 +71,9 @@ def roc_plot(results: Sequence[VerificationResult]) -> str:
 
 
 def change_plot(generation: Generation) -> str:
-    """First and last value of each face: similarity, skin luminance, brightness, side light."""
+    """Values of each recording's faces, from kind to kind: similarity, skin luminance, brightness, side light."""
     figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    kinds = list(generation.faces)
     for number, (name, title) in enumerate(
         {
             "similarity": "similarity (cosine)",
@@ -83,18 +84,39 @@ def change_plot(generation: Generation) -> str:
         1,
     ):
         axes = figure.add_subplot(1, 4, number)
+        values = np.array([[getattr(row.faces[kind], name) for kind in kinds] for row in generation.rows])
+        sexes = np.array([row.sex for row in generation.rows])
         for sex, colour in (("F", ORANGE), ("M", BLUE)):
-            values = [getattr(row, name) for row in generation.rows if row.sex == sex]
-            if values:
-                axes.plot([0, 1], np.array(values).T, color=colour, alpha=0.45, linewidth=1)
+            if (of_sex := values[sexes == sex]).size:
+                axes.plot(range(len(kinds)), of_sex.T, color=colour, alpha=0.45, linewidth=1)
                 axes.plot([], [], color=colour, label=sex)
-        means = np.array([getattr(row, name) for row in generation.rows]).mean(axis=0)
-        axes.plot([0, 1], means, color="black", linewidth=2.5, label="mean")
-        axes.set_xticks([0, 1], ["first", "last"])
-        axes.set_xlim(-0.15, 1.15)
+        axes.plot(range(len(kinds)), values.mean(axis=0), color="black", linewidth=2.5, label="mean")
+        axes.set_xticks(range(len(kinds)), kinds)
+        axes.set_xlim(-0.15, len(kinds) - 0.85)
         axes.set_title(title, fontsize=10)
         if number == 1:
             axes.legend(frameon=False, fontsize=8)
+    return _data_url(figure)
+
+
+def conditions_plot(conditions: Conditions) -> str:
+    """Sex agreement under each condition, by the sex of the speaker, with intervals and the chance level."""
+    figure, axes = _figure(7, 3.2)
+    names = list(conditions.figures)
+    for shift, sex, colour in ((-0.1, "F", ORANGE), (0.1, "M", BLUE)):
+        found = {
+            i: each.sex.agreement_by_sex[sex]
+            for i, each in enumerate(conditions.figures.values())
+            if each.sex and sex in each.sex.agreement_by_sex
+        }
+        if found:
+            _points(axes, [i + shift for i in found], list(found.values()), colour, sex)
+    axes.axhline(0.5, color=GREY, linestyle="--", linewidth=1, label="chance")
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(0, 1.05)
+    axes.set_ylabel("sex agreement")
+    _legend(axes)
     return _data_url(figure)
 
 

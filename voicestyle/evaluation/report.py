@@ -8,7 +8,9 @@ from msgspec import Meta, Struct
 from voicestyle.evaluation.intervals import CONFIDENCE, Estimate
 from voicestyle.evaluation.judge import Judgement
 
-FORMAT = 1
+FORMAT = 2
+FIRST, INSTANT, LAST = "first", "instant", "last"  # the kinds of faces; `instant` is also the name of the preset
+CLEAN = "none"  # the name of the recording as it is, beside the conditions
 Direction = Literal["voice to face", "face to voice"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 DIRECTION: dict[str, Direction] = {"voice": "voice to face", "face": "face to voice"}  # by the kind of probe or query
@@ -79,35 +81,30 @@ class Recognition(Struct, frozen=True, kw_only=True):
 
 
 class Networks(Struct, frozen=True, kw_only=True):
-    """Which networks are in the loss, and which only judge. dtype: of generator and face encoder."""
+    """Which networks are in the loss, and which only judge.
+
+    loss: the encoders that give the similarity. loss_sources: what the bundle says its networks were made from,
+    networks below its encoders included. dtype: of generator and face encoder.
+    """
 
     loss: str
+    loss_sources: tuple[str, ...]
     generator: str
     recogniser: str
     sex_and_age: str | None
     dtype: str
 
 
-class SexTable(Struct, frozen=True, kw_only=True):
-    """Faces judged F or M, by the sex of their speaker; the share that agrees."""
+class Sex(Struct, frozen=True, kw_only=True):
+    """Faces judged F or M, by the sex of their speaker; the share that agrees, also of each sex of speakers.
+
+    youngest: the lowest age judged of a face in years.
+    """
 
     table: dict[str, dict[str, int]]
     agreement: Estimate
-
-
-class Sex(Struct, frozen=True, kw_only=True):
-    """Sex agreement of first and last faces, and the lowest age judged of a last face in years."""
-
-    first: SexTable
-    last: SexTable
+    agreement_by_sex: dict[str, Estimate]
     youngest: float
-
-
-class Similarity(Struct, frozen=True, kw_only=True):
-    """Mean cosine of voice and face by the encoders in the loss, of first and of last faces."""
-
-    first: Estimate
-    last: Estimate
 
 
 class Consistency(Struct, frozen=True, kw_only=True):
@@ -131,18 +128,8 @@ class Consistency(Struct, frozen=True, kw_only=True):
     different_counts: tuple[int, ...]
 
 
-class Diversity(Struct, frozen=True, kw_only=True):
-    """Mean cosine between last faces of different speakers beside that between faces of the bank, by judged sex too."""
-
-    between_speakers: Estimate | None
-    bank_faces: int
-    between_bank_faces: float | None
-    between_bank_faces_of_one_sex: float | None
-    distinct_prototype_sets: int
-
-
 class Drift(Struct, frozen=True, kw_only=True):
-    """Change from the first to the last face, in levels of 255: mean, mean of the absolute value, largest absolute."""
+    """Change from the first face, in levels of 255: mean, mean of the absolute value, largest absolute."""
 
     mean: Estimate
     mean_absolute: Estimate
@@ -150,23 +137,100 @@ class Drift(Struct, frozen=True, kw_only=True):
     spread_of_first_faces: float
 
 
+class FaceFigures(Struct, frozen=True, kw_only=True):
+    """The figures of one kind of faces.
+
+    similarity: mean cosine of voice and face by the encoders in the loss. between_speakers: mean cosine between faces
+    of different speakers by the recogniser, also of each sex. skin, brightness, side_light: None for first faces.
+    """
+
+    similarity: Estimate
+    sex: Sex | None
+    consistency: Consistency | None
+    between_speakers: Estimate | None
+    between_speakers_by_sex: dict[str, Estimate]
+    skin: Drift | None
+    brightness: Drift | None
+    side_light: Drift | None
+
+
+class BankFaces(Struct, frozen=True, kw_only=True):
+    """Faces of the latent bank: their number and the mean cosine between two, also of one judged sex and of each."""
+
+    count: int
+    between: float | None
+    between_of_one_sex: float | None
+    between_by_sex: dict[str, float]
+
+
+class ConditionFigures(Struct, frozen=True, kw_only=True):
+    """Faces of recordings under one condition.
+
+    to_clean: mean cosine of a face to that of the recording without condition, by the recogniser.
+    """
+
+    recordings: int
+    similarity: Estimate
+    sex: Sex | None
+    to_clean: Estimate
+
+
+class Conditions(Struct, frozen=True, kw_only=True):
+    """Recording conditions, with the preset and the steps of their faces. figures: by condition, first `none`."""
+
+    preset: str
+    steps: int
+    figures: dict[str, ConditionFigures]
+
+
+class Sensitivity(Struct, frozen=True, kw_only=True):
+    """Mean absolute change of a last face's similarity to its voice where only one thing of the image is changed.
+
+    another_speaker: where the whole face is replaced by that of another speaker; also by one of the same sex. spread:
+    standard deviation, over speakers, of the mean similarity of their last faces.
+    """
+
+    faces: int
+    background: Estimate | None
+    light: Estimate
+    colour: Estimate
+    another_speaker: Estimate | None
+    another_speaker_of_one_sex: Estimate | None
+    spread: float
+
+
+class RowFace(Struct, frozen=True, kw_only=True):
+    """One face and what was measured of it. file: in the report's folder."""
+
+    file: str
+    similarity: float
+    skin: float
+    brightness: float
+    side_light: float
+    judged: Judgement | None
+
+
 class FaceRow(Struct, frozen=True, kw_only=True):
-    """One recording and its faces. A pair holds the values of first and last face. files: in the report's folder."""
+    """One recording and its faces, by kind, and those under conditions.
+
+    number: of the speaker, from 1 in the order of the recordings.
+    """
 
     speaker: str
+    number: int
     sex: str
     recording: str
-    files: tuple[str, str]
-    similarity: tuple[float, float]
-    skin: tuple[float, float]
-    brightness: tuple[float, float]
-    side_light: tuple[float, float]
-    judged: tuple[Judgement, Judgement] | None
     prototypes: tuple[int, ...]
+    faces: dict[str, RowFace]
+    conditions: dict[str, RowFace]
 
 
 class Generation(Struct, frozen=True, kw_only=True):
-    """The figures of generated faces. bundle: name@version. skipped: recordings that could not be used."""
+    """The figures of generated faces.
+
+    bundle: name@version. steps: of last faces. skipped: recordings that could not be used. faces: figures by kind:
+    first, instant where these were made, last.
+    """
 
     bundle: str
     steps: int
@@ -176,14 +240,11 @@ class Generation(Struct, frozen=True, kw_only=True):
     speakers: int
     recordings: int
     skipped: dict[str, str]
-    similarity: Similarity
-    sex: Sex | None
-    consistency: Consistency | None
-    consistency_of_first_faces: Consistency | None
-    diversity: Diversity
-    skin: Drift
-    brightness: Drift
-    side_light: Drift
+    faces: dict[str, FaceFigures]
+    bank: BankFaces
+    distinct_prototype_sets: int
+    conditions: Conditions | None
+    sensitivity: Sensitivity | None
     rows: tuple[FaceRow, ...]
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from cmpc2 import decode
 from cmpc2.audio import SAMPLE_RATE
@@ -52,10 +54,14 @@ class Recording:
             return self.path
         samples = decode(self.path)
         middle = len(samples) // 2
-        stream = io.BytesIO()
-        half = samples[:middle] if self.part == 1 else samples[middle:]
-        soundfile.write(stream, half, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        return stream.getvalue()
+        return to_wav(samples[:middle] if self.part == 1 else samples[middle:])
+
+
+def to_wav(samples: NDArray[np.int16]) -> bytes:
+    """Samples [n] at 16 kHz as a WAV file, which `cmpc2.decode` reads unchanged."""
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return stream.getvalue()
 
 
 def read_speakers(table: Path) -> list[Listed]:
@@ -95,7 +101,8 @@ def choose_recordings(
 ) -> list[Recording]:
     """The recordings of each speaker: the first two rows, or else both halves of the only file, or the whole file.
 
-    halves: whether an only recording is split. per_sex: the first speakers of each sex that are used; None uses all.
+    Speakers come in the order of their first rows. halves: whether an only recording is split. per_sex: the first
+    speakers of each sex that are used; None uses all.
 
     Raises EvaluationError for a file that `folder` lacks.
     """
@@ -103,13 +110,16 @@ def choose_recordings(
     for row in listed:
         files.setdefault(row.speaker, []).append(row)
     chosen: list[Recording] = []
-    for sex in SEXES:
-        speakers = [rows for rows in files.values() if rows[0].sex == sex][:per_sex]
-        for rows in speakers:
-            parts = (1, 2) if halves and len(rows) == 1 else (0,)
-            chosen += [
-                Recording(folder / row.file, row.speaker, row.sex, part, row.file) for row in rows[:2] for part in parts
-            ]
+    used = dict.fromkeys(SEXES, 0)
+    for rows in files.values():
+        sex = rows[0].sex
+        used[sex] += 1
+        if per_sex is not None and used[sex] > per_sex:
+            continue
+        parts = (1, 2) if halves and len(rows) == 1 else (0,)
+        chosen += [
+            Recording(folder / row.file, row.speaker, row.sex, part, row.file) for row in rows[:2] for part in parts
+        ]
     if missing := [recording.file for recording in chosen if not recording.path.is_file()]:
         raise EvaluationError(f"{folder} must contain the recording {missing[0]}, and does not")
     return chosen
