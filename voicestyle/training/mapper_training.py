@@ -140,8 +140,8 @@ class MapperTraining:
     def run(self, report: Report = lambda _: None, checkpoint: Path | None = None) -> Mapper:
         """Train, and return the mapper of the best validation in evaluation mode.
 
-        checkpoint: written after each validation. If it exists, the training continues from it: to the same bits as an
-        undisturbed one, unless the bound in time ends it.
+        checkpoint: written after each validation. If it exists, the training continues from it: on a CPU to the same
+        bits as an undisturbed one, as long as the share of `minutes` that is used is below that of `steps`.
 
         Raises:
             TrainingError: a checkpoint of other options or data, or a loss that is not finite.
