@@ -18,15 +18,21 @@ VOICE_DIM: Final = 256  # components of a GE2E vector
 
 
 class VoiceHead(nn.Module):
-    """GE2E vectors [N, 256] to embeddings [N, E]."""
+    """GE2E vectors [N, 256] to embeddings [N, E]: E − 1 linear components, and one for the sex of the voice.
+
+    The last component is a squashed linear score: for all but the most ambiguous voices it is near one of two values,
+    so that the nearest prototypes are of one sex.
+    """
 
     def __init__(self, embedding_dim: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(VOICE_DIM, embedding_dim)
+        self.linear = nn.Linear(VOICE_DIM, embedding_dim - 1)
+        self.sex = nn.Linear(VOICE_DIM, 1)
+        self.sex_length = nn.Parameter(torch.ones(1))
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Embeddings of any norm."""
-        return self.linear(vectors)
+        return torch.cat([self.linear(vectors), self.sex_length * torch.tanh(self.sex(vectors))], dim=1)
 
 
 class FaceHead(nn.Module):

@@ -42,9 +42,11 @@ from voicestyle.training.randomness import Draw, keyed_generator
 from voicestyle.training.speaker_vectors import SpeakerVectors, speaker_vectors
 from voicestyle.training.trainer import Trainer
 from voicestyle.training.voices import Speaker, hold_out, read_speakers
+from voicestyle.voice_conditions import CONDITIONS
 from voicestyle.voice_networks import fetch_ge2e
 
-Progress = Callable[[str], Callable[[range], Iterable[int]]]
+StepProgress = Callable[[range], Iterable[int]]
+Progress = Callable[[str], StepProgress]
 """progress("drawing faces") returns a function that wraps a range of steps, as `tqdm` does."""
 Report = Callable[[str], None]
 
@@ -52,7 +54,8 @@ EMBEDDING_DIM = 64
 CODE_DIM = 48
 HIDDEN = 256  # of the face's head
 CROPS = 24  # of each speaker, to fit the axis of sex and the map of first latents
-SEX_WEIGHT = 0.5  # length of the part of a voice's first embedding that is its sex; that of its code is 1
+SEX_LENGTH = 0.7  # of the part of a voice's first embedding that is its sex; that of its code is 1
+SEX_SHARPNESS = 2.0  # of tanh; the mean scores of the sexes are −1 and 1
 HOLD_RIDGE = 0.1
 _BATCH = 16
 
@@ -156,9 +159,11 @@ class DemoTraining:
         return Trained(measured, list(zip(embeddings.clone(), names, strict=True)))
 
     def _vectors(self, speakers: list[Speaker], name: str, progress: Progress) -> SpeakerVectors:
+        # Only training uses the recordings under conditions.
         return speaker_vectors(
             self.voices,
             speakers,
+            CONDITIONS if name == "training" else {},
             lambda: fetch_ge2e(self.wheels),
             self.work / f"{name}_vectors.npz",
             progress(f"reading voices ({name.replace('_', ' ')})"),
@@ -316,19 +321,17 @@ class _Images:
 
     def view_descriptors(self, network: DlibResNet, count: int, work: Path, progress: Progress) -> ViewsOf:
         """Descriptors of `count` views of each image, the first of which is the image itself; cached in `work`."""
-        path = work / "descriptors.npy"
-        if path.is_file() and (stored := np.load(path, allow_pickle=False)).shape[:2] == (len(self), count):
-            described = stored
+        path = work / "descriptors.npz"
+        key = hashlib.sha256(np.ascontiguousarray(self._speakers).data)
+        key.update(np.array([count, *self._faces.rows]).tobytes())
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as stored:
+                described = stored["descriptors"] if str(stored["key"]) == key.hexdigest() else None
         else:
-            described = np.empty((len(self), count, network.embedding_dim), np.float32)
-            for first in progress("describing views of faces")(range(0, len(self), _BATCH)):
-                rows = torch.arange(first, min(first + _BATCH, len(self)))
-                for view in range(count):
-                    generator = keyed_generator(Draw.ITEM, first, view)
-                    images = self.views(rows, generator) if view else self.plain(rows)
-                    with torch.inference_mode():
-                        described[rows.numpy(), view] = network(network.crop(images)).numpy()
-            np.save(path, described)
+            described = None
+        if described is None:
+            described = self._describe_views(network, count, progress("describing views of faces"))
+            np.savez(path, key=key.hexdigest(), descriptors=described)
         table = torch.from_numpy(described)
 
         def views_of(rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -336,21 +339,36 @@ class _Images:
 
         return views_of
 
+    @torch.inference_mode()
+    def _describe_views(self, network: DlibResNet, count: int, progress: StepProgress) -> NDArray[np.float32]:
+        described = np.empty((len(self), count, network.embedding_dim), np.float32)
+        for first in progress(range(0, len(self), _BATCH)):
+            rows = torch.arange(first, min(first + _BATCH, len(self)))
+            for view in range(count):
+                images = self.views(rows, keyed_generator(Draw.ITEM, first, view)) if view else self.plain(rows)
+                described[rows.numpy(), view] = network(network.crop(images)).numpy()
+        return described
+
 
 def new_heads(axes: VoiceAxes, descriptors: NDArray[np.float32], seed: int) -> tuple[VoiceHead, FaceHead]:
-    """The voice's head, which gives the code and the sex of a voice, and a random head for faces."""
+    """The voice's head, which gives the code and the sex of a voice, and a random head for faces.
+
+    The axis of sex is a linear discriminant and is not trained further: the contrast of identities would move it.
+    """
     torch.manual_seed(seed)
     voice, face = VoiceHead(EMBEDDING_DIM), FaceHead(EMBEDDING_DIM, HIDDEN)
-    weight = np.concatenate([axes.axes.T / axes.length, SEX_WEIGHT * axes.sex_axis[None]])
-    offset = -weight @ axes.centre
-    offset[-1] += SEX_WEIGHT * axes.sex_bias
+    weight = axes.axes.T / axes.length
     with torch.no_grad():
         voice.linear.weight.zero_()
         voice.linear.bias.zero_()
         voice.linear.weight[: len(weight)] = torch.from_numpy(weight).float()
-        voice.linear.bias[: len(weight)] = torch.from_numpy(offset).float()
+        voice.linear.bias[: len(weight)] = torch.from_numpy(-weight @ axes.centre).float()
+        voice.sex.weight.copy_(torch.from_numpy(SEX_SHARPNESS * axes.sex_axis[None]))
+        voice.sex.bias.fill_(SEX_SHARPNESS * (axes.sex_bias - float(axes.sex_axis @ axes.centre)))
+        voice.sex_length.fill_(SEX_LENGTH)
         face.mean.copy_(torch.from_numpy(descriptors.mean(0)))
         face.scale.copy_(torch.from_numpy(descriptors.std(0)))
+    voice.sex.requires_grad_(False)
     return voice, face
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-LDA_SHRINKAGE: Final = 0.1  # of the covariance within a sex, towards its mean variance
+LDA_SHRINKAGE: Final = 0.3  # of the covariance within a sex, towards its mean variance
 RIDGE: Final = 0.05  # of the descriptors' covariance, in units of its mean variance
 HOLD_RIDGE: Final = 0.1  # of the latents' covariance, in units of its mean variance
 
@@ -91,7 +91,7 @@ class FaceAxes:
         *,
         held: Array,
         components: int = 200,
-        distance: float = 6.5,
+        distance: float = 5.5,
     ):
         """Fit to latents [N, D] and a recognition network's descriptors [N, F] of the bank's faces; sex: [N].
 

@@ -1,7 +1,7 @@
 """GE2E vectors of the training speakers' recordings: one for each window of each condition."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cmpc2.audio import FULL_SCALE
 from voicestyle.training.faces import Progress
 from voicestyle.training.randomness import random_below
 from voicestyle.training.voices import Speaker
-from voicestyle.voice_conditions import CONDITIONS
+from voicestyle.voice_conditions import Condition
 from voicestyle.voice_networks import Ge2e, Ge2eFrontEnd
 
 Windows = NDArray[np.float32]
@@ -57,13 +57,18 @@ def window_vectors(network: Ge2e, samples: NDArray[np.int16]) -> Windows:
 
 
 def speaker_vectors(
-    folder: Path, speakers: list[Speaker], network: Callable[[], Ge2e], cache: Path, progress: Progress
+    folder: Path,
+    speakers: list[Speaker],
+    conditions: Mapping[str, Condition],
+    network: Callable[[], Ge2e],
+    cache: Path,
+    progress: Progress,
 ) -> SpeakerVectors:
-    """The vectors of each speaker's recording, stored in `cache` (.npz).
+    """The vectors of each speaker's recording, alone and under `conditions`, stored in `cache` (.npz).
 
     Speech is detected in the recording itself, as conditions are made from it.
     """
-    names = ["none", *CONDITIONS]
+    names = ["none", *conditions]
     files = ",".join(f"{speaker.file} {(folder / speaker.file).stat().st_size}" for speaker in speakers)
     key = hashlib.sha256(f"{names} {files}".encode()).hexdigest()
     if cache.is_file():
@@ -77,7 +82,7 @@ def speaker_vectors(
     for i in progress(range(len(speakers))):
         speech = speech_only(decode(folder / speakers[i].file))
         source = np.random.Generator(np.random.Philox(i))
-        recordings = [speech, *(condition(speech, source) for condition in CONDITIONS.values())]
+        recordings = [speech, *(condition(speech, source) for condition in conditions.values())]
         for name, recording in zip(names, recordings, strict=True):
             arrays[f"{i}_{name}"] = window_vectors(ge2e, recording).astype(np.float16)
     np.savez(cache, key=key, **arrays)  # pyright: ignore[reportArgumentType]
