@@ -192,8 +192,8 @@ class Sensitivity(Struct, frozen=True, kw_only=True):
 
     faces: int
     background: Estimate | None
-    light: Estimate
-    colour: Estimate
+    light: Estimate | None
+    colour: Estimate | None
     another_speaker: Estimate | None
     another_speaker_of_one_sex: Estimate | None
     spread: float
