@@ -9,6 +9,7 @@ arrivals and voices, each on a TorchServe of its own.
 
 import asyncio
 import json
+import math
 import random
 import tempfile
 import zipfile
@@ -94,14 +95,15 @@ class Result:
     """When a request was sent and when its response had arrived, in seconds from the beginning.
 
     first_step: seconds from sending to the beginning of the first step, which is the time to the response less the
-    timings of the face that follow its first step. batch: most requests that shared a step with it. error: the name of
-    the exception, if there is no face.
+    timings of the face that follow its first step. batch: most requests that shared a step with it. similarity: of the
+    face. error: the name of the exception, if there is no face.
     """
 
     sent: float
     done: float
     first_step: float = 0.0
     batch: int = 0
+    similarity: float = math.nan
     error: str | None = None
 
     @property
@@ -124,19 +126,19 @@ def poisson(rate: float, count: int, seed: int) -> list[Request]:
 Send = Callable[[Request], Awaitable[Result]]
 
 
-def sender(client: AsyncClient, steps: int, size: int) -> Send:
+def sender(client: AsyncClient, steps: int | None, size: int, preset: str | None = None) -> Send:
     """Return a function that sends one request. Its results count seconds from now."""
     began = perf_counter()
 
     async def send(request: Request) -> Result:
         sent = perf_counter() - began
         try:
-            face = await client.generate(request.voice, seed=request.seed, steps=steps, size=size)
+            face = await client.generate(request.voice, seed=request.seed, steps=steps, size=size, preset=preset)
         except APIError as error:
             return Result(sent, perf_counter() - began, error=type(error).__name__)
         done = perf_counter() - began
         later = sum(face.timings.get(stage, 0.0) for stage in AFTER_FIRST_STEP)
-        return Result(sent, done, done - sent - later, face.batch)
+        return Result(sent, done, done - sent - later, face.batch, face.similarity)
 
     return send
 
@@ -162,15 +164,20 @@ async def closed_loop(send: Send, requests: Sequence[Request], clients: int) -> 
 
 
 def measure(
-    server: TorchServe, steps: int, size: int, requests: Sequence[Request], clients: int | None = None
+    server: TorchServe,
+    steps: int | None,
+    size: int,
+    requests: Sequence[Request],
+    clients: int | None = None,
+    preset: str | None = None,
 ) -> list[Result]:
     """Send one request that is not measured, then all of them: in a closed loop of `clients`, or in an open loop."""
 
     async def run() -> list[Result]:
         url = f"http://127.0.0.1:{server.ports.inference}"
         async with AsyncClient(url, timeout=TIMEOUT, deadline=TIMEOUT, max_retries=0) as client:
-            await sender(client, steps, size)(requests[0])
-            send = sender(client, steps, size)
+            await sender(client, steps, size, preset)(requests[0])
+            send = sender(client, steps, size, preset)
             return await (closed_loop(send, requests, clients) if clients else open_loop(send, requests))
 
     return asyncio.run(run())

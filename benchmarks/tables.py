@@ -124,6 +124,23 @@ def clients_table(rows: Sequence[Row]) -> str:
     )
 
 
+def instant_table(rows: Sequence[Row]) -> str:
+    """The presets `default` and `instant` for one client."""
+    return table(
+        {
+            "preset": lambda row: row["preset"],
+            "steps": lambda row: row["steps"],
+            "size": lambda row: row["size"],
+            "response, s": lambda row: _spread(row["response_seconds"]),
+            "faces a minute": lambda row: _spread(row["faces_per_minute"]),
+            "times the default's": lambda row: _spread(row["times_default"]),
+            "similarity": lambda row: f"{row['similarity']:.4f}",
+            "errors": lambda row: row["errors"],
+        },
+        _latest(rows, "preset", "size"),
+    )
+
+
 def arrivals_table(rows: Sequence[Row]) -> str:
     """The modes at each share of the capacity."""
     return table(
@@ -163,6 +180,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "inversion": ("inversion.jsonl", inversion_table),
     "arrivals": ("arrivals.jsonl", arrivals_table),
     "clients": ("clients.jsonl", clients_table),
+    "instant": ("instant.jsonl", instant_table),
     "cold start": ("cold_start.jsonl", cold_start_table),
 }
 

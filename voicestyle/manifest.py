@@ -1,7 +1,8 @@
 """`bundle.json`: the description of a bundle."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -10,15 +11,23 @@ from msgspec import Meta, Struct, structs
 
 from voicestyle.errors import BundleError
 from voicestyle.options import FORMATS, OUTPUTS, Options, Settings, bad_option, nearest
-from voicestyle.presets import DEFAULT, PRESETS
+from voicestyle.presets import DEFAULT, INSTANT, PRESETS
 
 Number = TypeVar("Number", int, float)
 Count = Annotated[int, Meta(ge=1)]
 
 MANIFEST = "bundle.json"
-FORMAT = 3
+FORMAT = 4
 INSTANCE_CHOICES = ("first", "nearest", "weighted")
+FRONT_ENDS = ("log_mel", "own")
+FIRST_LATENTS = ("prototypes", "map")
+PRIOR_CENTRES = ("first", "bank")
 EMBEDDINGS = "face_embeddings.npy"
+FRONT_END = "front_end.pt"
+LATENT_MAP = "latent_map.npz"
+LATENT_PRIOR = "latent_prior.npz"
+MAPPER = "mapper.pt"
+BANK_PARTS = (LATENT_MAP, LATENT_PRIOR, MAPPER)  # optional files that fit one latent bank alone
 FILES = (
     "voice_encoder.pt",
     "face_encoder.pt",
@@ -47,6 +56,26 @@ class Caps(Struct, frozen=True):
     previews: int | None = None
 
 
+class Prior(Struct, frozen=True, forbid_unknown_fields=True):
+    """What keeps the optimisation near likely latents; its numbers are in latent_prior.npz.
+
+    weight: of the distance between the latent and its centre in the loss, at least 0. centre: `first` is the first
+    latent of the voice, `bank` the mean of the latent bank. hold: whether a step leaves the latent's components along
+    the held directions as they are in the first latent.
+
+    Raises BundleError for another weight or centre.
+    """
+
+    weight: float
+    centre: str = "first"
+    hold: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise BundleError(f"weight of the prior must be a finite number of at least 0, got {self.weight}")
+        _check_choice("centre of the prior", self.centre, PRIOR_CENTRES)
+
+
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The description of a bundle.
 
@@ -55,6 +84,11 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     its `nearest` prototypes: the first ones, as published, or the ones whose face embeddings are nearest to the voice,
     weighted by their similarity or not. empty_prototypes: prototypes without a latent, which published memories have.
     latent_rows: L where the latents are w+ [L, D], None where they are w [D].
+
+    These name optional files; a bundle without them is as published. front_end: `log_mel` is CMPC's, `own` is
+    front_end.pt. first_latent: with `map`, latent_map.npz makes it from the voice embedding, in place of the mean of
+    instances. mapper: whether there is a mapper.pt, which makes a latent without any step. prior: None for no prior.
+
     learning_rate: base rate of the optimisation, 0.01 as published. files: the sha256 of each file.
     """
 
@@ -80,6 +114,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     default_size: Count
     empty_prototypes: Annotated[int, Meta(ge=0)] = 0
     latent_rows: Count | None = None
+    front_end: str = FRONT_ENDS[0]
+    first_latent: str = FIRST_LATENTS[0]
+    mapper: bool = False
+    prior: Prior | None = None
     limits: Limits = Limits()
     files: Mapping[str, str] = {}
     format: int = FORMAT
@@ -89,9 +127,9 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise BundleError(f"default_size must be one of {list(self.sizes)}, got {self.default_size}")
         if not 1 <= self.default_steps <= self.limits.steps:
             raise BundleError(f"default_steps must be 1 to {self.limits.steps}, got {self.default_steps}")
-        if self.instance_choice not in INSTANCE_CHOICES:
-            choices = ", ".join(INSTANCE_CHOICES)
-            raise BundleError(f"instance_choice must be one of {choices}, got {self.instance_choice}")
+        _check_choice("instance_choice", self.instance_choice, INSTANCE_CHOICES)
+        _check_choice("front_end", self.front_end, FRONT_ENDS)
+        _check_choice("first_latent", self.first_latent, FIRST_LATENTS)
         if not 1 <= self.nearest <= self.prototypes:
             raise BundleError(f"nearest must be 1 to {self.prototypes}, got {self.nearest}")
         if not 0 <= self.empty_prototypes < self.prototypes:
@@ -105,22 +143,44 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def file_names(self) -> tuple[str, ...]:
         """The files of this bundle besides its manifest."""
-        return FILES if self.instance_choice == "first" else (*FILES, EMBEDDINGS)
+        optional = {
+            EMBEDDINGS: self.instance_choice != "first",
+            FRONT_END: self.front_end == "own",
+            LATENT_MAP: self.first_latent == "map",
+            LATENT_PRIOR: self.prior is not None,
+            MAPPER: self.mapper,
+        }
+        return (*FILES, *(name for name, is_used in optional.items() if is_used))
+
+    def without_bank_parts(self) -> "Manifest":
+        """This manifest without the files of `BANK_PARTS`, for a bundle with another latent bank."""
+        return structs.replace(self, first_latent=FIRST_LATENTS[0], mapper=False, prior=None)
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """The presets that this bundle has: without a mapper, those that need none."""
+        return tuple(name for name, preset in PRESETS.items() if self.mapper or not preset.from_mapper)
 
     def resolve(self, options: Options) -> Settings:
         """Fill in the defaults of bundle and preset. Raises InputError (bad_option) for a value beyond the limits."""
         preset = options.preset or DEFAULT
+        if preset not in self.presets:
+            raise bad_option(f"preset must be one of {', '.join(self.presets)} with this bundle, got {preset}")
+        least = 0 if PRESETS[preset].from_mapper else 1
         steps = PRESETS[preset].steps(self.default_steps) if options.steps is None else options.steps
         seed = self.default_seed if options.seed is None else options.seed
         size = self.default_size if options.size is None else options.size
-        if steps > self.limits.steps:
-            raise bad_option(f"steps must be 1 to {self.limits.steps}, got {steps}")
+        if not least <= steps <= self.limits.steps:
+            or_none = f", or 0 with the preset {INSTANT}" if least and self.mapper else ""
+            raise bad_option(f"steps must be {least} to {self.limits.steps}{or_none}, got {steps}")
         if size not in self.sizes:
             raise bad_option(f"size must be one of {', '.join(map(str, self.sizes))}, got {size}")
         previews = options.previews or 0
         if previews > self.limits.previews:
             raise bad_option(f"previews must be 0 to {self.limits.previews}, got {previews}")
-        if previews >= steps:
+        if previews and not steps:
+            raise bad_option(f"previews must be 0 with 0 steps, got {previews}")
+        if previews and previews >= steps:
             raise bad_option(f"previews must be fewer than the {steps} steps, got {previews}")
         return Settings(
             steps=steps,
@@ -189,9 +249,20 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def invalid_value(error: msgspec.ValidationError, values: Mapping[str, object]) -> str:
     """msgspec's message, which states the rule and the field, with the value that broke the rule."""
+    if isinstance(error.__cause__, BundleError):
+        return str(error.__cause__)  # a check of ours, whose message has the value
     _, _, field = str(error).partition("`$.")
-    name = field.rstrip("`")
-    return f"{error}, got {values[name]!r}" if name in values else str(error)
+    value: object = values
+    for name in field.rstrip("`").split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return str(error)
+        value = value[name]
+    return f"{error}, got {value!r}"
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise BundleError(f"{name} must be one of {', '.join(choices)}, got {value}")
 
 
 def _lower(own: Number, cap: Number | None) -> Number:

@@ -40,8 +40,11 @@ def generate_faces(
                 scheduler.add(FaceRequest.of(*arrived))
             if not scheduler.requests:
                 return
-            for request in scheduler.start_waiting():
-                pipeline.start(request)
+            pipeline.start(scheduler.start_waiting())
+            while without_steps := scheduler.next_without_steps():
+                for request, rendered in zip(without_steps, pipeline.render_all(without_steps), strict=True):
+                    scheduler.finish(request)
+                    yield request.id, rendered.encode()
             plan = scheduler.plan()
             began = perf_counter()
             for requests in plan.steps:

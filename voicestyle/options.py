@@ -70,10 +70,16 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
     {
         option.name: option
         for option in (
-            Option("steps", "number of optimisation steps", "the bundle's", low=1),
+            Option(
+                "steps",
+                "number of optimisation steps; 0 with the preset instant alone",
+                "the preset's",
+                low=0,
+            ),
             Option(
                 "preset",
-                "schedule of the optimisation: the bundle's, or fast with a quarter of the steps",
+                "the bundle's schedule; fast, with a quarter of its steps; or instant, by a mapper without steps, "
+                "where the bundle has one",
                 DEFAULT,
                 choices=tuple(PRESETS),
             ),

@@ -33,6 +33,8 @@ def build_photo_bundle(
 ) -> Manifest:
     """Write a bundle folder with the networks of the bundle `base` and a bank of inverted latents.
 
+    What belongs to the base's own bank is left out: a latent map, a prior and a mapper. A front end stays.
+
     latents: a file as in docs/checkpoints.md, such as `latents.pt` of a bank build. prototypes: their number, by
     default the square root of the number of latents, at least the base's `nearest`. progress: of embedding the faces.
 
@@ -73,10 +75,9 @@ def build_photo_bundle(
         latent_rows=None if bank.ndim == 2 else rows,
         instance_choice="nearest" if manifest.instance_choice == "first" else manifest.instance_choice,
     )
-    write_with_other_bank(
+    return write_with_other_bank(
         folder, base, described, centroids=centroids, latents=bank, assignments=assignments, embeddings=embeddings
     )
-    return described
 
 
 def cluster(embeddings: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

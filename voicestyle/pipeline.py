@@ -1,16 +1,20 @@
 """From audio bytes to a face: the only module that knows every stage.
 
 bytes → waveform → log-mel → voice embedding → prototypes → first latent → latent → image → PNG
+
+The latent is the result of the optimisation; with the preset `instant`, the mapper comes before it or in its place.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
@@ -18,15 +22,19 @@ from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Schedule,
 from voicestyle.face import Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
+from voicestyle.network_checks import tone
+from voicestyle.one_pass import OnePass
 from voicestyle.options import Options, Settings
 from voicestyle.presets import PRESETS
 from voicestyle.scheduling import Phase, Request
-from voicestyle.voices import Voice, embed_voice
+from voicestyle.voices import FULL_SCALE, Voice, embed_voice, voice_features
 
 log = logging.getLogger("voicestyle.pipeline")
 
 NO_CAPS = Caps()
 WARM_UP_STEPS = 3  # TorchScript profiles the first calls of a module and compiles in the next ones
+# Seconds of speech. The first call of a compiled module with another length takes longer than the next ones.
+WARM_UP_SPEECH = (2.0,) * WARM_UP_STEPS + (10.0, 13.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class FaceRequest(Request):
     """The record of a request whose face the pipeline makes."""
 
     prepared: Prepared
-    outcome: Outcome | None = None  # once it has taken all of its steps
+    outcome: Outcome | None = None  # once it has taken all of its steps; without steps, from its start
 
     @classmethod
     def of(cls, key: str, prepared: Prepared, **more: Any) -> Self:
@@ -67,27 +75,40 @@ class Pipeline:
     """A loaded bundle: prepares requests, steps them in one batch, and renders their faces.
 
     `voicestyle.scheduling.Scheduler` decides which requests are started, stepped and rendered, and when. Not
-    thread-safe: one thread calls everything.
+    thread-safe: one thread calls everything. batched: whether a call of a network takes all requests or one; by default
+    the engine's choice for the device.
     """
 
-    def __init__(self, bundle: Bundle, *, device: torch.device | str = "cpu", capacity: int = 8) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: torch.device | str = "cpu",
+        capacity: int = 8,
+        batched: bool | None = None,
+    ) -> None:
         self.manifest: Manifest = bundle.manifest
         self.device = torch.device(device)
         self._bundle = bundle
+        objective = VoiceObjective(
+            bundle.face_encoder,
+            embedding_dim=bundle.manifest.embedding_dim,
+            image_size=bundle.manifest.image_size,
+            encoder_size=bundle.manifest.encoder_size,
+        )
         self._engine = Engine(
             cast(Generator, bundle.generator),
-            VoiceObjective(
-                bundle.face_encoder,
-                embedding_dim=bundle.manifest.embedding_dim,
-                image_size=bundle.manifest.image_size,
-                encoder_size=bundle.manifest.encoder_size,
-            ),
+            objective,
             latent_std=bundle.manifest.latent_std,
             latent_rows=bundle.manifest.latent_rows,
             capacity=capacity,
             max_steps=bundle.manifest.limits.steps,
+            prior=bundle.latent_prior,
             device=device,
+            batched=batched,
         )
+        self._prior = self._prior_arguments()
+        self._one_pass = OnePass(bundle, objective, device=self.device, batched=self._engine.batched)
 
     @classmethod
     def load(
@@ -123,15 +144,16 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Run every compiled module a few times, so that no request pays for it; on a GPU, capture the step."""
-        voice = torch.zeros(1, 1, 64, 800, device=self.device)
-        with torch.no_grad():
-            for _ in range(WARM_UP_STEPS):
-                self._bundle.voice_encoder(voice)
+        for seconds in WARM_UP_SPEECH:
+            speech = (tone(min(seconds, self.manifest.limits.audio_seconds)) * FULL_SCALE).short().numpy()
+            features = voice_features(speech, self._bundle.front_end, self.device)
+            with torch.inference_mode():
+                self._bundle.voice_encoder(features[None].to(self.device))
         if self.device.type == "cuda":
             self._capture()
         embedding = torch.ones(self.manifest.embedding_dim)
         latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
-        self._engine.add("", [embedding], latent, seed=0, steps=WARM_UP_STEPS)
+        self._engine.add("", [embedding], latent, seed=0, steps=WARM_UP_STEPS, **self._prior)
         for _ in range(WARM_UP_STEPS):
             self._engine.step()
         outcome = self._engine.outcome("")
@@ -140,6 +162,10 @@ class Pipeline:
                 self._bundle.generator(outcome.latent, outcome.noise)
                 self._bundle.generator.render(outcome.latent, outcome.noise, self.manifest.default_size)
         self._engine.remove("")
+        if self.manifest.mapper:
+            for _ in range(WARM_UP_STEPS):
+                (mapped,) = self._one_pass.map_latents([embedding], [latent])
+                self._one_pass.measure([self._one_pass.outcome(mapped, seed=0)], [embedding])
 
     def _capture(self) -> None:
         try:
@@ -156,37 +182,66 @@ class Pipeline:
             InputError: audio or options that cannot be used.
         """
         settings = self.manifest.resolve(options)
-        voice = embed_voice(audio, self._bundle.voice_encoder, self.manifest.limits, self.device)
+        bundle = self._bundle
+        voice = embed_voice(audio, bundle.voice_encoder, self.manifest.limits, self.device, bundle.front_end)
         start = perf_counter()
-        prototypes = self._bundle.nearest_prototypes(voice.embedding.numpy())
-        first_latent = self._first_latent(voice, prototypes)
+        prototypes = bundle.nearest_prototypes(voice.embedding.numpy())
+        first_latent = self._first_latent(voice.embedding, prototypes)
         timings = {**voice.timings, "first_latent": perf_counter() - start}
         return Prepared(settings, voice, prototypes, first_latent, timings)
 
-    def _first_latent(self, voice: Voice, prototypes: list[int]) -> Tensor:
-        bank, instances, embedding = self._bundle.latent_bank, self.manifest.instances, voice.embedding.numpy()
+    def first_latent(self, embedding: Tensor) -> Tensor:
+        """The first latent [D], or [L, D] for w+, of a voice embedding [E], as in `prepare`."""
+        return self._first_latent(embedding, self._bundle.nearest_prototypes(embedding.numpy()))
+
+    def _first_latent(self, voice: Tensor, prototypes: list[int]) -> Tensor:
+        bank, instances, embedding = self._bundle.latent_bank, self.manifest.instances, voice.numpy()
+        if self._bundle.latent_map is not None:
+            cosines = self._bundle.prototypes.cosines(embedding, prototypes)
+            return torch.from_numpy(self._bundle.latent_map(embedding, prototypes, cosines))
         if self.manifest.instance_choice == "first":
             return torch.from_numpy(bank.mean(bank.first_rows(prototypes, instances)))
         rows = bank.nearest_rows(prototypes, instances, embedding)
         weights = bank.weights(rows, embedding) if self.manifest.instance_choice == "weighted" else None
         return torch.from_numpy(bank.mean(rows, weights))
 
-    def start(self, request: FaceRequest) -> None:
-        """Add a request to the batch.
+    def _prior_arguments(self) -> dict[str, Any]:
+        """What `Engine.add` takes for the manifest's prior; nothing without one."""
+        prior, latent_prior = self.manifest.prior, self._bundle.latent_prior
+        if prior is None or latent_prior is None:
+            return {}
+        # None is the first latent of each item.
+        centre = torch.from_numpy(latent_prior.mean) if prior.centre == "bank" else None
+        return {"prior_weight": prior.weight, "prior_centre": centre, "hold": prior.hold}
+
+    def start(self, requests: Sequence[FaceRequest]) -> None:
+        """Add requests to the batch; those without steps stay outside, and can be rendered now.
+
+        The mapper gives the latents of those whose preset asks for it, where `batched` all in one call.
 
         Raises:
-            ValueError: its id is already in the batch.
+            ValueError: an id that is already in the batch.
             RuntimeError: the batch is full.
         """
-        prepared, settings = request.prepared, request.prepared.settings
-        self._engine.add(
-            request.id,
-            [prepared.voice.embedding],
-            prepared.first_latent,
-            seed=settings.seed,
-            steps=settings.steps,
-            schedule=Schedule.of(PRESETS[settings.preset], self.manifest.learning_rate),
-        )
+        mapped = [request for request in requests if PRESETS[request.prepared.settings.preset].from_mapper]
+        latents = {request.id: request.prepared.first_latent for request in requests}
+        embeddings = [request.prepared.voice.embedding for request in mapped]
+        found = self._one_pass.map_latents(embeddings, [latents[request.id] for request in mapped])
+        latents |= zip((request.id for request in mapped), found, strict=True)
+        for request in requests:
+            settings = request.prepared.settings
+            if settings.steps:
+                self._engine.add(
+                    request.id,
+                    [request.prepared.voice.embedding],
+                    latents[request.id],
+                    seed=settings.seed,
+                    steps=settings.steps,
+                    schedule=Schedule.of(PRESETS[settings.preset], self.manifest.learning_rate),
+                    **self._prior,
+                )
+            else:
+                request.outcome = self._one_pass.outcome(latents[request.id], settings.seed)
 
     def step(self, requests: Iterable[FaceRequest]) -> None:
         """Take one optimisation step with each of `requests`; where `batched`, these must be all of the batch.
@@ -220,31 +275,53 @@ class Pipeline:
         return Preview(encode(pixels, "jpeg", description), size)
 
     def render(self, request: FaceRequest) -> Rendered:
-        """Render a request that has taken all of its steps. Raises ValueError for another."""
-        prepared, settings, outcome = request.prepared, request.prepared.settings, request.outcome
-        if outcome is None:
-            raise ValueError(f"request {request.id!r} has steps left")
-        trace = outcome.figures["similarity"].tolist()
+        """Render a request that has no steps left. Raises ValueError for another."""
+        return self.render_all([request])[0]
+
+    def render_all(self, requests: Sequence[FaceRequest]) -> list[Rendered]:
+        """Render requests that have no steps left; where `batched`, those of equal size in one call.
+
+        Without steps, the similarity of a face is measured first. Raises ValueError for a request that has steps left.
+        """
+        outcomes: dict[str, Outcome] = {}
+        for request in requests:
+            if request.outcome is None:
+                raise ValueError(f"request {request.id!r} has steps left")
+            outcomes[request.id] = request.outcome
         began = perf_counter()
-        with torch.no_grad():
-            pixels = to_pixels(self._bundle.generator.render(outcome.latent, outcome.noise, settings.size)[0])
-        rendered = perf_counter() - began
-        request.outcome = None  # its tensors are on the device
+        without = {request.id: request.prepared.voice.embedding for request in requests if not request.steps}
+        measured = self._one_pass.measure([outcomes[key] for key in without], list(without.values()))
+        outcomes |= zip(without, measured, strict=True)
+        now = perf_counter()
+        sizes = [request.prepared.settings.size for request in requests]
+        images = self._one_pass.render([outcomes[request.id] for request in requests], sizes)
+        timings = {"measure": now - began, "render": perf_counter() - now}
+        for request in requests:
+            request.outcome = None  # its tensors are on the device
+        return [
+            self._rendered(request, outcomes[request.id], pixels, timings)
+            for request, pixels in zip(requests, images, strict=True)
+        ]
+
+    def _rendered(
+        self, request: FaceRequest, outcome: Outcome, pixels: NDArray[np.uint8], timings: Mapping[str, float]
+    ) -> Rendered:
+        prepared, trace = request.prepared, outcome.figures["similarity"].tolist()
+        if request.steps:
+            queue = request.seconds_between(Phase.WAITING, Phase.RUNNING)
+            stages = {"queue": queue, "optimise": request.seconds_between(Phase.RUNNING, Phase.ENCODING)}
+        else:
+            stages = {"queue": request.seconds_between(Phase.WAITING, Phase.ENCODING), "measure": timings["measure"]}
         return Rendered(
             pixels=pixels,
-            description=self._description(settings, trace[-1]),
-            settings=settings,
+            description=self._description(prepared.settings, trace[-1]),
+            settings=prepared.settings,
             trace=trace,
             prototypes=prepared.prototypes,
             largest_batch=request.largest_batch,
             audio_seconds=prepared.voice.audio_seconds,
             speech_seconds=prepared.voice.speech_seconds,
-            timings={
-                **prepared.timings,
-                "queue": request.seconds_between(Phase.WAITING, Phase.RUNNING),
-                "optimise": request.seconds_between(Phase.RUNNING, Phase.ENCODING),
-                "render": rendered,
-            },
+            timings={**prepared.timings, **stages, "render": timings["render"]},
         )
 
     def remove(self, request: FaceRequest) -> None:

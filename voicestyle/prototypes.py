@@ -1,5 +1,6 @@
 """The prototype index: nearest-neighbour search among centroids of face embeddings."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import faiss
@@ -38,6 +39,11 @@ class Prototypes:
     def dim(self) -> int:
         """E, the number of components of an embedding."""
         return int(self._index.d)
+
+    def cosines(self, embedding: NDArray[np.float32], prototypes: Sequence[int]) -> NDArray[np.float32]:
+        """The cosine [k] between an embedding [E] of any norm and each of k prototypes."""
+        centroids = self._index.reconstruct_batch(np.array(prototypes, np.int64))  # of norm 1
+        return (centroids @ embedding / np.linalg.norm(embedding)).astype(np.float32)
 
     def nearest(self, embedding: NDArray[np.float32], k: int) -> list[int]:
         """Indices of the k prototypes nearest to an embedding [E] of any norm, nearest first."""

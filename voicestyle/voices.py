@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cmpc2.audio import SAMPLE_RATE, decode
@@ -14,6 +16,8 @@ from cmpc2.vad import speech_only
 from voicestyle.errors import InputError
 from voicestyle.manifest import Limits
 from voicestyle.torchscript import CompiledModule
+
+FULL_SCALE = 32768.0  # of int16 samples
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,25 @@ class Voice:
     timings: dict[str, float]
 
 
-def embed_voice(audio: bytes | Path, encoder: CompiledModule, limits: Limits, device: torch.device | str) -> Voice:
-    """Embed the voice in audio of any format that libsndfile reads.
+def voice_features(speech: NDArray[np.int16], front_end: CompiledModule | None, device: torch.device | str) -> Tensor:
+    """The features float32 [1, C, T] that the voice encoder takes [N, 1, C, T] of, from speech int16 [n] at 16 kHz.
+
+    front_end: that of the bundle, on `device`; None is CMPC's log-mel [1, 64, T ≥ 800], computed on the CPU.
+    """
+    if front_end is None:
+        return torch.from_numpy(log_mel(speech))
+    with torch.inference_mode():
+        return front_end((torch.from_numpy(speech).float() / FULL_SCALE).to(device))
+
+
+def embed_voice(
+    audio: bytes | Path,
+    encoder: CompiledModule,
+    limits: Limits,
+    device: torch.device | str,
+    front_end: CompiledModule | None = None,
+) -> Voice:
+    """Embed the voice in audio of any format that libsndfile reads. front_end: as in `voice_features`.
 
     Raises:
         InputError: not_audio, too_long, no_speech or too_short.
@@ -48,7 +69,7 @@ def embed_voice(audio: bytes | Path, encoder: CompiledModule, limits: Limits, de
             "too_short",
             f"the audio must contain at least {limits.min_speech_seconds:g} s of speech, got {speech_seconds:.2f} s",
         )
-    features = torch.from_numpy(log_mel(speech))
+    features = voice_features(speech, front_end, device)
     timings["front_end"] = perf_counter() - start
 
     start = perf_counter()

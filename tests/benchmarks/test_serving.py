@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from benchmarks import cold_start, serving
+from benchmarks import cold_start, instant, serving
 from benchmarks.fixed_batches import FixedBatchHandler
 from benchmarks.networks import VOICES
 from benchmarks.results import read
@@ -47,8 +47,8 @@ class FakeClient:
     def __init__(self, respond):
         self.respond = respond
 
-    async def generate(self, audio, *, seed, steps, size):
-        assert (audio, steps, size) == (VOICES[0], 7, 32)
+    async def generate(self, audio, *, seed, steps, size, preset):
+        assert (audio, steps, size, preset) == (VOICES[0], 7, 32, None)
         return await self.respond(seed)
 
 
@@ -60,7 +60,7 @@ def run(loop, respond, *arguments):
 
 
 def face(**timings):
-    return SimpleNamespace(timings=TIMINGS | timings, batch=3)
+    return SimpleNamespace(timings=TIMINGS | timings, batch=3, similarity=0.5)
 
 
 def test_open_loop_does_not_wait_for_responses():
@@ -135,6 +135,24 @@ def test_a_run_without_faces_has_a_row():
     row = serving.arrivals_row("continuous batch", 0.7, [[Result(0, 1, error="APIConnectionError")]])
     assert row["errors"] == {"APIConnectionError": 1}
     assert serving.arrivals_row("continuous batch", 0.7, [])["runs"] == 0
+
+
+def test_a_preset_is_compared_with_the_default_of_the_same_run():
+    default = [[Result(0, 6, similarity=0.5), Result(6, 12, similarity=0.6)], [Result(0, 9, similarity=0.6)]]
+    quick = [[Result(0, 1, similarity=0.7), Result(1, 2, similarity=0.5)], [Result(0, 1, error="ServerError")]]
+    row = instant.preset_row("instant", quick, default)
+    assert (row["benchmark"], row["preset"], row["errors"]) == ("instant", "instant", 1)
+    assert row["times_default"] == {"median": 3.0, "min": 0.0, "max": 6.0}
+    assert row["similarity"] == 0.6
+    assert instant.preset_row("default", default, default)["times_default"]["median"] == 1
+    failed = [[Result(0, 1, error="ServerError")]]
+    assert "times_default" not in instant.preset_row("instant", failed, failed)
+
+
+def test_an_archive_without_a_mapper_is_an_error(archive):
+    result = CliRunner().invoke(instant.main, ["--archive", str(archive)])
+    assert result.exit_code == 1
+    assert "must hold a bundle with a mapper, got tiny without one" in result.output
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +244,16 @@ def test_cold_start_on_a_real_torchserve(archive, tmp_path, monkeypatch, capsys)
     assert all(seconds["median"] > 0 for seconds in row["stages"].values())
     assert set(row["torchserve"]) == {"ready", "first face", "second face"}
     assert "| on TorchServe: ready" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.serving
+def test_instant_on_a_real_torchserve(mapper_bundle, tmp_path):
+    archive = build_archive(mapper_bundle, tmp_path / "store" / "voicestyle.mar")
+    arguments = ["--archive", archive, "--results", tmp_path, "--size", 32, "--runs", 2, "--faces", 2]
+    result = CliRunner().invoke(instant.main, [str(each) for each in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = read(tmp_path / "instant.jsonl")
+    assert [(row["preset"], row["steps"], row["errors"]) for row in rows] == [("default", 6, 0), ("instant", 0, 0)]
+    assert rows[0]["times_default"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+    assert "| instant " in result.output

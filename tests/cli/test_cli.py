@@ -45,6 +45,22 @@ def test_a_preset_takes_fewer_steps(generate, samples, tmp_path):
     assert (report["preset"], report["steps"]) == ("fast", 1)
 
 
+def test_instant_takes_no_steps(run, mapper_bundle, samples, tmp_path):
+    voices = [samples / "slt.wav", samples / "rms.wav"]
+    result = run("generate", "--bundle", mapper_bundle, *voices, "--preset", "instant", "--report", "-o", "faces")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "faces" / "slt.json").read_text())
+    assert (report["preset"], report["steps"], len(report["trace"])) == ("instant", 0, 1)
+    assert f"slt.png  similarity {report['trace'][0]:.3f}\n" in result.output
+
+
+def test_instant_needs_a_mapper(generate, samples):
+    result = generate(samples / "slt.wav", "--preset", "instant")
+    assert (result.exit_code, result.output) == (
+        2, "voicestyle: preset must be one of default, fast with this bundle, got instant\n",
+    )  # fmt: skip
+
+
 def test_the_suffix_decides_the_format(generate, samples, tmp_path):
     assert generate(samples / "slt.wav", "--steps", "2", "-o", "face.webp").exit_code == 0
     assert Image.open(tmp_path / "face.webp").format == "WEBP"

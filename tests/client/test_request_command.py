@@ -41,6 +41,24 @@ def test_a_single_step_has_no_preview(run, server):
     assert server.requests[0].headers["x-voicestyle-previews"] == "0"
 
 
+@pytest.mark.parametrize("options", [["--preset", "instant"], ["--preset", "instant", "--steps", 0]])
+def test_a_face_without_steps_has_no_preview(run, server, options):
+    face = FACE | {"steps": 0, "preset": "instant", "trace": [0.75], "first_similarity": 0.75}
+    server.script = [[plain(200, face)]]
+    result = run("--url", server.url, *options)
+    assert result.exit_code == 0, result.output
+    assert server.requests[0].headers["x-voicestyle-previews"] == "0"
+    assert server.requests[0].headers["x-voicestyle-preset"] == "instant"
+    assert "face.png  similarity 0.750\n" in result.stdout
+    assert "0 steps" in result.stdout
+
+
+def test_steps_after_the_mapper_have_progress(run, server):
+    server.script = [[stream(STORY)]]
+    assert run("--url", server.url, "--preset", "instant", "--steps", 4).exit_code == 0
+    assert server.requests[0].headers["x-voicestyle-previews"] == "1"
+
+
 def test_writes_previews_into_their_folder(run, server, tmp_path):
     server.script = [[stream(STORY)]]
     result = run("--url", server.url, "-o", "out/made.webp", "--preview-dir", "previews")

@@ -4,15 +4,19 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
 from cmpc2 import CMPC, ResNetConfig, audio_preprocess, decode, log_mel, speech_only, visual_preprocess
+from tests.support.optional_parts import BandEnergies, optional_parts
 from tests.support.tiny_bundle import TINY_ENCODER
+from voicestyle.bundle import write_bundle
 from voicestyle.evaluation.embeddings import read_embeddings
 from voicestyle.evaluation.encoders import bundle_encoders, checkpoint_encoders, embed_folder
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.evaluation.keys import key_of
+from voicestyle.serving.canary_voice import vowel
 
 
 def test_a_file_of_embeddings(tmp_path):
@@ -85,6 +89,17 @@ def folders(tmp_path, samples):
     return voices, faces
 
 
+class Doubled(torch.nn.Module):
+    """Another front end with the same shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energies = BandEnergies()
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        return 2 * self.energies(samples)
+
+
 VOICES = ["p1/00001", "p1/00002", "p1/00003", "p1/00004"]
 
 
@@ -121,6 +136,33 @@ def test_a_bundle_embeds_folders_once(tiny_bundle, folders, samples, tmp_path):
     assert np.array_equal(read_embeddings(stored).vectors, found.vectors)
     face = embed_folder(encoders, faces, "face", ["P.1/1"], tmp_path / "cache", iter)
     assert face.vectors[0] == pytest.approx(image / np.linalg.norm(image), abs=1e-6)
+
+
+def test_a_bundle_with_its_own_front_end_embeds_recordings(folders, tmp_path):
+    write_bundle(tmp_path / "bundle", **optional_parts())
+    encoders, (voices, _) = bundle_encoders(tmp_path / "bundle"), folders
+    np.save(voices / "p1" / "00004.npy", np.zeros((900, 64), np.float32))  # without a recording
+    soundfile.write(voices / "p1" / "00005.wav", vowel(0.3), 16_000)
+    keys = [*VOICES, "p1/00005"]
+    found = embed_folder(encoders, voices, "voice", keys, tmp_path / "cache", iter)
+    assert list(found.rows) == VOICES[:2]
+    assert list(found.unusable) == ["p1/00003", "p1/00004", "p1/00005"]
+    assert found.unusable["p1/00004"] == ("a bundle with its own front end takes recordings, received a log-mel (.npy)")
+    assert "at least 0.5 s of speech are needed, received 0." in found.unusable["p1/00005"]
+    parts = optional_parts()
+    for key, name in (("p1/00001", "00001.wav"), ("p1/00002", "00002.wav")):  # not the log-mel beside it
+        speech = torch.from_numpy(speech_only(decode(voices / "p1" / name))).float() / 32768
+        with torch.no_grad():
+            plain = parts["voice_encoder"](parts["front_end"](speech)[None])[0].numpy()
+        assert found.vectors[found.rows[key]] == pytest.approx(plain / np.linalg.norm(plain), abs=1e-5)
+
+
+def test_another_front_end_is_another_cache(tmp_path):
+    parts, digests = optional_parts(), set()
+    for name, front_end in (("one", parts["front_end"]), ("two", Doubled().eval())):
+        write_bundle(tmp_path / name, **parts | {"front_end": front_end})
+        digests.add(bundle_encoders(tmp_path / name).digest)
+    assert len(digests) == 2
 
 
 def test_a_changed_file_and_a_damaged_cache_are_computed_again(tiny_bundle, folders, samples, tmp_path):

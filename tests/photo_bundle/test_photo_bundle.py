@@ -1,13 +1,18 @@
 """A bundle whose bank comes from inverted photographs."""
 
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
-from voicestyle.bundle import NETWORKS, Bundle
+from tests.support.optional_parts import optional_parts
+from voicestyle.bundle import NETWORKS, Bundle, write_bundle
+from voicestyle.cli import main
 from voicestyle.errors import BundleError
+from voicestyle.manifest import FRONT_END
 from voicestyle.offline import generate_face
 from voicestyle.options import Options
 from voicestyle.photo_bundle import build_photo_bundle, cluster
@@ -39,6 +44,21 @@ def test_networks_are_the_base_bundles_and_the_bank_is_new(tiny_bundle, latents,
     assert manifest.version != Bundle.load(tiny_bundle).manifest.version
     face = generate_face(Pipeline.load(folder, capacity=1), samples / "slt.wav", Options(steps=2))
     assert len(face.trace) == 2
+
+
+def test_parts_that_belong_to_the_bases_bank_are_left_out(latents, tmp_path, monkeypatch):
+    write_bundle(tmp_path / "base", **optional_parts(with_prior=True))
+    monkeypatch.setattr("voicestyle.cli.build.run_build", lambda *_, **__: SimpleNamespace(latents=latents(25, 512)))
+    arguments = [tmp_path, "--base", tmp_path / "base", "-o", tmp_path / "bundle"]
+    done = CliRunner().invoke(main, ["bundle", "photos", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    assert (
+        f"left out: latent_map.npz, latent_prior.npz, mapper.pt, which belong to the latent bank of {tmp_path / 'base'}"
+    ) in done.output
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.front_end is not None
+    assert (bundle.latent_map, bundle.latent_prior, bundle.mapper) == (None, None, None)
+    assert (tmp_path / "bundle" / FRONT_END).read_bytes() == (tmp_path / "base" / FRONT_END).read_bytes()
 
 
 def test_the_same_latents_give_the_same_bytes(tiny_bundle, latents, tmp_path):

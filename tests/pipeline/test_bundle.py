@@ -44,6 +44,23 @@ def test_compiled_modules_equal_eager_ones_with_gradients(tiny_bundle, parts):
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
 
+def test_a_mapper_is_one_more_file(with_mapper, parts, tmp_path):
+    write_bundle(tmp_path / "bundle", **with_mapper)
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert set(bundle.manifest.files) == {*FILES, "mapper.pt"}
+    voices, latents = torch.randn(3, 8), torch.randn(3, 512)
+    torch.testing.assert_close(bundle.mapper(voices, latents), with_mapper["mapper"](voices, latents))
+    with pytest.raises(BundleError, match=r"must give a sha256 for mapper\.pt"):
+        write_bundle(tmp_path / "without", **with_mapper | {"mapper": None})
+    with pytest.raises(BundleError, match=r"lists 'mapper\.pt', which is not a file of this bundle"):
+        write_bundle(tmp_path / "too_much", **with_mapper | {"manifest": parts["manifest"]})
+
+
+def test_a_bundle_without_a_mapper_has_none(tiny_bundle):
+    bundle = Bundle.load(tiny_bundle)
+    assert (bundle.mapper, bundle.manifest.mapper) == (None, False)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(altered, name):
     (altered / name).unlink()
@@ -63,7 +80,7 @@ def test_one_altered_byte_is_named(altered, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format must be 3, got 1; build the bundle again"),
+        ({"format": 1}, "format must be 4, got 1; build the bundle again"),
         ({"colour": "red"}, "unknown field 'colour'; the nearest known one is"),
         ({"default_size": 99}, r"default_size must be one of \[32, 64\], got 99"),
         ({"default_steps": 41}, "default_steps must be 1 to 40, got 41"),

@@ -30,7 +30,7 @@ def start(pipeline, scheduler, key, audio, **options):
     request = FaceRequest.of(key, pipeline.prepare(audio, Options(**options)))
     scheduler.add(request)
     assert scheduler.start_waiting() == [request]
-    pipeline.start(request)
+    pipeline.start([request])
     return request
 
 

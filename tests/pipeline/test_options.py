@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from voicestyle.errors import BundleError, InputError
 from voicestyle.manifest import Caps, Manifest
@@ -32,13 +33,13 @@ def test_option_names_and_choices_ignore_case():
         ({"steps": "1", "STEPS": "1"}, "option 'steps' was given twice"),
         ({"steps": "1.5"}, "steps must be an integer, got '1.5'"),
         ({"steps": "٣"}, "steps must be an integer"),
-        ({"steps": "0"}, "steps must be at least 1, got 0"),
+        ({"steps": "-1"}, "steps must be at least 0, got -1"),
         ({"seed": "-1"}, "seed must be 0 to 9223372036854775807, got -1"),
         ({"size": "9" * 5000}, "size must be an integer"),
         ({"seed": "9" * 20}, "seed must be 0 to 9223372036854775807"),
         ({"format": "gif"}, "format must be one of png, jpeg, webp, got 'gif'"),
         ({"output": ""}, "output must be one of image, json, got ''"),
-        ({"preset": "slow"}, "preset must be one of default, fast, got 'slow'"),
+        ({"preset": "slow"}, "preset must be one of default, fast, instant, got 'slow'"),
         ({"previews": "-2"}, "previews must be at least 0, got -2"),
     ],
 )  # fmt: skip
@@ -63,6 +64,9 @@ def test_any_text_is_an_option_or_one_short_error(texts):
     ("options", "message"),
     [
         (Options(steps=400), "steps must be 1 to 40, got 400"),
+        (Options(steps=0), "steps must be 1 to 40, got 0"),
+        (Options(preset="instant"), "preset must be one of default, fast with this bundle, got instant"),
+        (Options(preset="instant", steps=3), "preset must be one of default, fast with this bundle, got instant"),
         (Options(size=65), "size must be one of 32, 64, got 65"),
         (Options(previews=17, steps=40), "previews must be 0 to 16, got 17"),
         (Options(previews=1, preset="fast"), "previews must be fewer than the 1 steps, got 1"),
@@ -72,6 +76,35 @@ def test_any_text_is_an_option_or_one_short_error(texts):
 def test_options_beyond_the_bundles_limits(manifest, options, message):
     with pytest.raises(InputError, match=message):
         manifest.resolve(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(steps=0), "steps must be 1 to 40, or 0 with the preset instant, got 0"),
+        (Options(steps=0, preset="fast"), "steps must be 1 to 40, or 0 with the preset instant, got 0"),
+        (Options(steps=41, preset="instant"), "steps must be 0 to 40, got 41"),
+        (Options(previews=1, preset="instant"), "previews must be 0 with 0 steps, got 1"),
+        (Options(previews=2, steps=2, preset="instant"), "previews must be fewer than the 2 steps, got 2"),
+    ],
+)
+def test_no_steps_are_for_the_preset_instant(manifest, options, message):
+    with pytest.raises(InputError, match=f"^{message}$") as caught:
+        replace(manifest, mapper=True).resolve(options)
+    assert (caught.value.code, caught.value.status) == ("bad_option", 400)
+
+
+def test_instant_takes_no_steps_unless_it_is_given_some(manifest):
+    with_mapper = replace(manifest, mapper=True)
+    assert (with_mapper.presets, manifest.presets) == (("default", "fast", "instant"), ("default", "fast"))
+    for options, steps, previews in (
+        (Options(preset="instant"), 0, 0),
+        (Options(preset="instant", steps=0, previews=0), 0, 0),
+        (Options(preset="instant", steps=5, previews=2), 5, 2),
+    ):
+        settings = with_mapper.capped(Caps(steps=5)).resolve(options)
+        assert (settings.preset, settings.steps, settings.previews) == ("instant", steps, previews)
+    assert with_mapper.resolve(Options()) == manifest.resolve(Options())
 
 
 def test_a_service_can_allow_less_than_the_bundle(manifest):

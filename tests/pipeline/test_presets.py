@@ -35,16 +35,20 @@ def test_fast_takes_a_quarter_of_the_steps_by_default(manifest):
 
 
 def test_every_preset_makes_a_schedule(manifest):
-    for preset in PRESETS.values():
+    for preset in PRESETS.values():  # that of `instant` too, for the steps that may follow
         schedule = Schedule.of(preset, manifest.learning_rate)
         assert schedule.base_lr == pytest.approx(0.004 * preset.learning_rate)
         assert all(schedule.learning_rate(step / 12) > 0 for step in range(1, 12))
 
 
-@pytest.mark.parametrize("share", [0, -0.5, 1.5])
-def test_a_share_is_of_the_default_steps(share):
-    with pytest.raises(ValueError, match=r"share must be in \(0, 1\]"):
-        Preset(share=share)
+@pytest.mark.parametrize(("share", "from_mapper"), [(0, False), (-0.5, False), (1.5, False), (-0.5, True), (1.5, True)])
+def test_a_share_is_of_the_default_steps(share, from_mapper):
+    with pytest.raises(ValueError, match=r"share must be in \(0, 1\], or 0 from the mapper, got"):
+        Preset(share=share, from_mapper=from_mapper)
+
+
+def test_instant_takes_no_step_of_any_default():
+    assert [PRESETS["instant"].steps(steps) for steps in (1, 50, 500)] == [0, 0, 0]
 
 
 def test_requests_keep_their_presets_in_a_batch(tiny_bundle, samples):

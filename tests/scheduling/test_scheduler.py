@@ -188,6 +188,72 @@ def test_one_render_per_iteration_at_least_more_with_time(make, clock):
     assert scheduler.count(Phase.ENCODING) == 3
 
 
+def test_requests_without_steps_need_no_slot(make):
+    scheduler = make(capacity=1, queue=4)
+    long, waiting, first, second = add(scheduler, 50, 50, 0, 0)
+    assert scheduler.start_waiting() == [long, first, second]
+    assert (first.phase, waiting.phase) == (Phase.RENDERING, Phase.WAITING)
+    assert scheduler.next_without_steps() == [first]
+    assert scheduler.next_to_render() is None  # that is for requests that took steps
+    assert run(scheduler) == [["0"]]
+    scheduler.finish(long)
+    assert scheduler.start_waiting() == [waiting]  # although `second` is yet to be rendered
+    assert list(first.entered) == [Phase.WAITING, Phase.RENDERING, Phase.ENCODING]
+
+
+def test_requests_without_steps_count_towards_the_queue_limit(make):
+    scheduler = make(capacity=1, queue=1)
+    add(scheduler, 0, 0)
+    assert scheduler.admission() is Admission.REJECT_OVERLOADED
+
+
+def test_batched_requests_without_steps_are_rendered_at_once(make, clock):
+    scheduler = make(capacity=2, queue=4, batched=True)
+    requests = add(scheduler, 0, 0, 0)
+    scheduler.start_waiting()
+    assert scheduler.next_without_steps() == requests[:2]  # no more than `capacity`
+    assert [request.largest_batch for request in requests] == [2, 2, 0]
+    clock.now += 5
+    assert scheduler.next_without_steps() == []
+    scheduler.begin()
+    assert scheduler.next_without_steps() == requests[2:]
+    assert scheduler.next_without_steps() == []
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_neither_steps_nor_faces_without_steps_starve(make, clock, batched):
+    """Ten iterations in which more faces without steps arrive than there is time for, each of 0.4 s."""
+    scheduler = make(capacity=1, queue=100, batched=batched)
+    (long,) = add(scheduler, 500)
+    rendered = 0
+    for _ in range(10):
+        scheduler.begin()
+        began = clock.now
+        for _ in range(5):
+            scheduler.add(Request(id=str(len(scheduler.requests)), steps=0))
+        scheduler.start_waiting()
+        while group := scheduler.next_without_steps():
+            clock.now += 0.4
+            rendered += len(group)
+        assert 0 < clock.now - began < 1.0 + 0.4  # the iteration's time and one face
+        before = long.step
+        run(scheduler)
+        assert long.step > before
+    assert rendered == 30
+    assert long.step >= 1 + 9 * 4  # 4 of 0.25 s fit into an iteration of 1 s
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_finished_face_is_rendered_although_others_without_steps_are(make, clock, batched):
+    scheduler = make(capacity=1, queue=4, batched=batched)
+    short, _ = add(scheduler, 1, 0)
+    scheduler.start_waiting()
+    assert scheduler.next_without_steps()
+    clock.now += 5  # the iteration's time is used up
+    run(scheduler)
+    assert scheduler.next_to_render() is short
+
+
 def test_nothing_running_is_an_empty_plan(make):
     scheduler = make()
     add(scheduler, 5)

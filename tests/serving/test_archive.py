@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import voicestyle
+from tests.support.optional_parts import optional_parts
 from voicestyle import archive as archives
 from voicestyle.archive import build_archive, is_current
+from voicestyle.bundle import write_bundle
 from voicestyle.errors import ArchiveError, BundleError
-from voicestyle.manifest import MANIFEST, Manifest
+from voicestyle.manifest import FRONT_END, LATENT_MAP, MANIFEST, MAPPER, Manifest
 
 ROOT = Path(__file__).parents[2]
 IMPORT = """
@@ -24,6 +26,18 @@ assert voicestyle.__version__ == sys.argv[2]
 loaded = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] in
           ("cmpc2", "voicestyle", "voicestyle_handler") and module.__file__]
 assert len(loaded) > 20 and all(path.startswith(sys.argv[1]) for path in loaded), loaded
+"""
+
+FACE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from voicestyle.options import Options
+from voicestyle.pipeline import FaceRequest, Pipeline
+pipeline = Pipeline.load(Path(sys.argv[1], "bundle"), capacity=1)
+request = FaceRequest.of("a", pipeline.prepare(Path(sys.argv[2]), Options(steps=1)))
+assert request.prepared.first_latent.shape == (512,)
+assert Path(sys.modules["voicestyle.latent_map"].__file__).is_relative_to(sys.argv[1])
 """
 
 
@@ -57,6 +71,17 @@ def test_worker_code_runs_from_the_archive_alone(tiny_archive, tmp_path):
     with zipfile.ZipFile(tiny_archive) as opened:
         opened.extractall(tmp_path / "model")
     command = [sys.executable, "-c", IMPORT, str(tmp_path / "model"), voicestyle.__version__]
+    subprocess.run(command, cwd=tmp_path, check=True)
+
+
+def test_optional_parts_of_a_bundle_run_from_the_archive_alone(tmp_path, samples):
+    write_bundle(tmp_path / "bundle", **optional_parts())
+    archive = build_archive(tmp_path / "bundle", tmp_path / "voicestyle.mar")
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path / "model")
+    for name in (FRONT_END, LATENT_MAP, MAPPER):
+        assert (tmp_path / "model" / "bundle" / name).read_bytes() == (tmp_path / "bundle" / name).read_bytes()
+    command = [sys.executable, "-c", FACE, str(tmp_path / "model"), str(samples / "slt.wav")]
     subprocess.run(command, cwd=tmp_path, check=True)
 
 

@@ -83,7 +83,12 @@ TORCHSERVE_ERROR = b'{"code": 503, "type": "ServiceUnavailableException", "messa
         ((503, "application/json", error_of("draining")), [0, 0], Outcome.DRAINING, "503 draining"),
         ((500, "application/json", error_of("internal")), [0, 9], Outcome.FAILED, "500 internal"),
         ((415, "application/json", error_of("not_audio")), [0, 9], Outcome.FAILED, "415 not_audio"),
-        ((503, "application/json", TORCHSERVE_ERROR), [4, 9], Outcome.BUSY, "5 steps were taken meanwhile"),
+        (
+            (503, "application/json", TORCHSERVE_ERROR),
+            [4, 9],
+            Outcome.BUSY,
+            "5 steps or instant faces were made meanwhile",
+        ),
         ((503, "application/json", TORCHSERVE_ERROR), [4, 4], Outcome.FAILED, "503 without an error code"),
         ((None, "", b""), [4, 9], Outcome.BUSY, "RemoteDisconnected, but 5 steps"),
         ((None, "", b""), [4, 4], Outcome.FAILED, "RemoteDisconnected"),

@@ -29,6 +29,7 @@ class FakePipeline:
     batched: bool = True
     steps: dict = field(default_factory=dict)  # steps taken, by the id of each running request
     calls: list = field(default_factory=list)  # how many requests were running at each step
+    render_calls: list = field(default_factory=list)  # the ids of the requests of each call
     prepared: int = 0
     rendered: int = 0
     manifest = SimpleNamespace(name="fake", version="3")
@@ -45,9 +46,11 @@ class FakePipeline:
         self.prepared += 1
         return SimpleNamespace(audio=audio, settings=Settings(**{"steps": 4, "seed": 0, "size": 256} | options.given()))
 
-    def start(self, request):
-        assert len(self.steps) < self.capacity
-        self.steps[request.id] = 0
+    def start(self, requests):
+        for request in requests:
+            if request.steps:
+                assert len(self.steps) < self.capacity
+                self.steps[request.id] = 0
 
     def step(self, requests):
         if self.fails_at_step:
@@ -67,6 +70,10 @@ class FakePipeline:
         if request.prepared.audio == b"no preview":
             raise RuntimeError("no preview")
         return Preview(b"JPEG at %d" % self.steps[request.id], 256)
+
+    def render_all(self, requests):
+        self.render_calls.append([request.id for request in requests])
+        return [self.render(request) for request in requests]
 
     def render(self, request):
         if request.prepared.audio == b"no image":

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from cmpc2 import ResNet, ResNetConfig
 from voicestyle.manifest import Limits, Manifest
@@ -74,3 +75,24 @@ def tiny_parts():
         "latents": numbers.standard_normal((40, 512)).astype(np.float32),
         "assignments": (np.arange(40) % 5).astype(np.int32),
     }
+
+
+class TinyMapper(torch.nn.Module):
+    """Adds a product of the voice to the first latent; scriptable. No sum crosses items."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        source = torch.Generator().manual_seed(4)
+        self.register_buffer("weight", torch.randn(8, 512, generator=source))
+
+    def forward(self, embedding: torch.Tensor, first_latent: torch.Tensor) -> torch.Tensor:
+        shift = torch.nn.functional.normalize(embedding, dim=1) @ self.weight
+        if first_latent.dim() == 3:
+            shift = shift.unsqueeze(1)
+        return first_latent + shift
+
+
+def tiny_parts_with_mapper():
+    """The same with a mapper."""
+    parts = tiny_parts()
+    return parts | {"manifest": replace(parts["manifest"], mapper=True), "mapper": TinyMapper().eval()}

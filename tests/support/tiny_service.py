@@ -12,7 +12,7 @@ import torch
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.tiny_bundle import TinyGenerator, tiny_parts
+from tests.support.tiny_bundle import TinyGenerator, tiny_parts_with_mapper
 from voicestyle.client import grpc_messages
 from voicestyle.manifest import Limits
 from voicestyle.serving.metrics_endpoint import exposition
@@ -37,8 +37,11 @@ class FragileGenerator(TinyGenerator):
 
 
 def fragile_parts():
-    """Arguments of `write_bundle`: the tiny bundle with the service's own limits and a size that cannot be rendered."""
-    parts = tiny_parts()
+    """Arguments of `write_bundle`: the tiny bundle with a mapper, and a size that cannot be rendered.
+
+    Its limits are the service's own.
+    """
+    parts = tiny_parts_with_mapper()
     manifest = replace(parts["manifest"], sizes=(32, UNRENDERABLE, 64), limits=Limits())
     return parts | {"manifest": manifest, "generator": FragileGenerator().eval()}
 

@@ -125,6 +125,35 @@ def test_failures_concern_one_request_alone(frontend, pipeline):
     assert not pipeline.steps
 
 
+def test_faces_without_steps_are_rendered_before_the_running_ones(frontend, pipeline):
+    for key in "abcd":
+        frontend.post(key, X_VoiceStyle_Steps=40)
+    frontend.call()
+    for key in "ef":
+        frontend.post(key, b"short", X_VoiceStyle_Preset="instant", X_VoiceStyle_Steps=0)
+    responses = frontend.run()
+    assert sorted(responses) == list("abcdef")
+    assert pipeline.render_calls[0] == ["e", "f"]
+    headers = responses["e"].headers
+    names = ("Steps", "Preset", "Batch")
+    assert [headers[f"X-VoiceStyle-{name}"] for name in names] == ["0", "instant", "2"]
+
+
+def test_a_failure_of_one_face_without_steps_is_its_own(frontend, pipeline):
+    for key, audio in {"a": b"one", "b": b"no image", "c": b"three"}.items():
+        frontend.post(key, audio, X_VoiceStyle_Preset="instant", X_VoiceStyle_Steps=0)
+    responses = frontend.run()
+    assert pipeline.render_calls == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+    assert [responses[key].status for key in "abc"] == [200, 500, 200]
+    assert error(responses["b"])["code"] == "internal"
+
+
+def test_a_face_without_steps_over_grpc(frontend):
+    frontend.call_grpc("a", audio=b"voice", preset=b"instant", steps=b"0")
+    face = json.loads(frontend.run()["a"].body)
+    assert (face["steps"], face["preset"]) == (0, "instant")
+
+
 def test_a_bug_is_logged_with_its_request(frontend, caplog):
     frontend.post("the-id", b"bug")
     frontend.run()
@@ -193,6 +222,30 @@ def test_torchserve_finds_one_class(frontend):
     from ts.utils.util import list_classes_from_module
 
     assert list_classes_from_module(voicestyle_handler) == [voicestyle_handler.VoiceStyleHandler]
+
+
+def test_a_real_bundle_with_a_mapper(mapper_bundle, samples, quiet_logging, tmp_path):
+    (tmp_path / "bundle").symlink_to(mapper_bundle)
+    frontend = Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path, iteration_seconds=5)
+    voice = (samples / "slt.wav").read_bytes()
+    instant = {"X_VoiceStyle_Preset": "instant", "X_VoiceStyle_Seed": 5}
+    frontend.post("alone", voice, **instant)
+    frontend.run()
+    frontend.post("long", voice, X_VoiceStyle_Steps=40)
+    frontend.post("a", voice, **instant)
+    frontend.post("b", voice, **instant, X_VoiceStyle_Steps=3, X_VoiceStyle_Output="json")
+    frontend.post("c", voice, X_VoiceStyle_Steps=0)
+    frontend.post("d", voice, **instant, X_VoiceStyle_Previews=1)
+    responses = frontend.run()
+    assert [responses[key].status for key in ("long", "a", "b", "c", "d")] == [200, 200, 200, 400, 400]
+    assert responses["a"].body == responses["alone"].body
+    assert responses["a"].headers == responses["alone"].headers
+    face = json.loads(responses["b"].body)
+    assert (face["steps"], len(face["trace"])) == (3, 3)
+    first = float(responses["a"].headers["X-VoiceStyle-First-Similarity"])
+    assert face["first_similarity"] == pytest.approx(first, abs=1e-5)
+    assert error(responses["c"])["message"] == "steps must be 1 to 40, or 0 with the preset instant, got 0"
+    assert error(responses["d"])["message"] == "previews must be 0 with 0 steps, got 1"
 
 
 def test_a_face_does_not_depend_on_its_batch(tiny_bundle, samples, quiet_logging, tmp_path):

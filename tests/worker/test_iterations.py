@@ -21,6 +21,7 @@ class SlowPipeline(FakePipeline):
     def __init__(self, clock, step=0.0, prepare=0.0, render=0.0, batched=True):
         super().__init__(capacity=8, batched=batched)
         self.clock = clock
+        self.rendered_at = {}
         self.seconds = SimpleNamespace(step=step, prepare=prepare, render=render)
 
     def prepare(self, *args):
@@ -33,6 +34,7 @@ class SlowPipeline(FakePipeline):
 
     def render(self, request):
         self.clock.now += self.seconds.render
+        self.rendered_at[request.id] = self.clock.now
         return super().render(request)
 
 
@@ -130,3 +132,37 @@ def test_faces_are_rendered_over_several_iterations(clock):
     assert rendered[:4] == [1, 2, 3, 4]
     assert sorted(answered) == list("abcd")
     assert pipeline.calls == [4]
+
+
+def test_a_face_without_steps_waits_for_no_optimisation(clock):
+    pipeline = SlowPipeline(clock, step=0.1, prepare=0.05, render=0.2, batched=False)
+    batch = batch_of(pipeline)
+    long = rows("abcdefgh")  # all slots
+    for _ in range(10):
+        batch.iterate(long)
+    assert len(pipeline.steps) == 8
+    began, taken = clock.now, sum(pipeline.steps.values())
+    instant = rows("i", steps=0)
+    responses = batch.iterate(long + instant)
+    assert pipeline.rendered_at["i"] - began == pytest.approx(0.25)  # its own work alone
+    while "i" not in responses:  # a thread encodes the image
+        responses = batch.iterate(long + instant)
+        assert clock.now - began < 3 * ITERATION_SECONDS + 0.25
+    assert sum(pipeline.steps.values()) > taken
+
+
+def test_many_faces_without_steps_do_not_stop_the_optimisations(clock):
+    pipeline = SlowPipeline(clock, step=0.05, render=0.1, batched=False)
+    batch = batch_of(pipeline)
+    batch.iterate(rows("a"))
+    answered, ids, iterations = 0, [f"i{number}" for number in range(12)], 0
+    while ids:
+        before = pipeline.steps["a"], clock.now
+        responses = batch.iterate(rows("a") + rows(ids, steps=0))
+        ids = [each for each in ids if each not in responses]
+        answered += len(responses)
+        iterations += 1
+        assert pipeline.steps["a"] > before[0]
+        assert clock.now - before[1] <= 2 * ITERATION_SECONDS + 0.1 + 1e-9
+    assert answered == 12
+    assert iterations >= 6

@@ -20,6 +20,7 @@ FACE = {
     "audio_seconds": 4.0,
     "speech_seconds": 3.0,
     "timings": {"decode": 0.01, "queue": 2.0, "optimise": 6.0},
+    "settings": SimpleNamespace(steps=4),
 }
 
 
@@ -75,6 +76,14 @@ def test_a_face_is_measured_whole_and_stage_by_stage(metrics, value):
     assert (value("audio_seconds_sum"), value("speech_seconds_sum")) == (4.0, 3.0)
     assert (value("similarity_bucket", le="0.6"), value("similarity_bucket", le="0.7")) == (0, 1)
     assert (value("first_similarity_bucket", le="-0.3"), value("first_similarity_bucket", le="-0.2")) == (0, 1)
+
+
+def test_faces_without_steps_are_counted(metrics, value):
+    metrics.finished("http", face(), 8.0)
+    assert value("instant_faces_total") == 0
+    metrics.finished("http", face(settings=SimpleNamespace(steps=0)), 0.3)
+    assert value("instant_faces_total") == 1
+    assert value("requests_total", outcome="face", protocol="http") == 2
 
 
 def test_a_five_minute_wait_falls_into_a_bucket(metrics, value):

@@ -14,7 +14,7 @@ from voicestyle.worker.metrics import OUTCOMES, Metrics
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs" / "metrics.md"
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
-STAGES = ("decode", "front_end", "voice_encoder", "first_latent", "queue", "optimise", "render", "encode")
+STAGES = ("decode", "front_end", "voice_encoder", "first_latent", "queue", "optimise", "measure", "render", "encode")
 SUPERVISOR = {"voicestyle_canaries_total", "voicestyle_ready"}  # checked by tests/serving/test_shutdown.py
 ROW = re.compile(r"^\| `(voicestyle_\w+)` \| (\w+) \| ([\w, ]*) ?\| (.+) \|$", re.MULTILINE)
 
@@ -31,7 +31,14 @@ def exposed(monkeypatch):
     metrics.describe(model="demo", version="1", device="cuda:0", dtype="bfloat16", capacity=8)
     metrics.received("http")
     timings = dict.fromkeys(STAGES, 1.0)
-    face = SimpleNamespace(similarity=1, first_similarity=0, audio_seconds=1, speech_seconds=1, timings=timings)
+    face = SimpleNamespace(
+        settings=SimpleNamespace(steps=0),
+        similarity=1,
+        first_similarity=0,
+        audio_seconds=1,
+        speech_seconds=1,
+        timings=timings,
+    )
     metrics.finished("http", face, 1.0)
     metrics.stepped(1, 1, 0.1)
     found = {}

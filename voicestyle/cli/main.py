@@ -10,6 +10,7 @@ from voicestyle.cli.bank import bank, invert
 from voicestyle.cli.build import archive, bundle
 from voicestyle.cli.evaluate import evaluate
 from voicestyle.cli.generate import generate
+from voicestyle.cli.mapper import mapper
 from voicestyle.cli.media import frames, log_mels
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
@@ -62,5 +63,5 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive, bank, invert, frames, log_mels, train, evaluate):
+for command in (generate, request, serve, bundle, archive, bank, invert, frames, log_mels, train, mapper, evaluate):
     main.add_command(command)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from voicestyle.cli.files import FORMAT_OF_SUFFIX, format_of
 from voicestyle.cli.options import option_flags
+from voicestyle.presets import INSTANT
 from voicestyle.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def request(
         sys.exit(BAD_REQUEST if isinstance(error, BadRequestError) else TRY_LATER)
     assert face is not None
     write_whole(output, face.image)
+    first = f"{face.first_similarity:.3f} -> " if face.steps else ""
     click.echo(
-        f"{voice} -> {output}  similarity {face.first_similarity:.3f} -> {face.similarity:.3f}\n"
+        f"{voice} -> {output}  similarity {first}{face.similarity:.3f}\n"
         f"{face.model}, {face.steps} steps, seed {face.seed}, {face.size} pixels a side, request {face.request_id}"
     )
 
@@ -107,7 +109,10 @@ def _events(url: str, target: str | None, voice: Path, timeout: float, options: 
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--url") from error
     # The service reports progress only with previews, and their number must be below that of the steps.
-    least = 0 if options.get("steps") == 1 else 1
+    steps = options.get("steps")
+    if steps is None and options.get("preset") == INSTANT:
+        steps = 0
+    least = 0 if steps in (0, 1) else 1
     with_progress: OptionValues = {**options, "previews": max(least, options.get("previews") or 0)}
     with client, closing(client.stream(voice, **with_progress)) as events:
         yield from events

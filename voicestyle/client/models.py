@@ -109,8 +109,9 @@ class Face:
     """The face that a voice suggests, and how it was made.
 
     `image` is an image file in `format`, `size` pixels wide and high. `similarity` and `first_similarity` are
-    cos(voice, face) after the last and the first step, -1 to 1; `trace` has one value per step. `batch` is the largest
-    number of requests that shared a step, `timings` the seconds of each stage. `previews` is filled by `generate` only.
+    cos(voice, face) after the last and the first step, -1 to 1; `trace` has one value per step. Without steps, all
+    three are the similarity of the face. `batch` is the largest number of requests that shared a step, or without steps
+    the rendering; `timings` are the seconds of each stage. `previews` is filled by `generate` only.
     """
 
     request_id: str

@@ -3,6 +3,7 @@
 from voicestyle.engine.encoder_input import encoder_input
 from voicestyle.engine.engine import Engine
 from voicestyle.engine.networks import FaceEncoder, Generator
+from voicestyle.engine.noise_maps import draw as draw_noise_maps
 from voicestyle.engine.objective import Objective, TargetSpec, VoiceObjective
 from voicestyle.engine.outcome import Outcome, Progress
 from voicestyle.engine.schedule import Schedule
@@ -19,5 +20,6 @@ __all__ = [
     "Schedule",
     "TargetSpec",
     "VoiceObjective",
+    "draw_noise_maps",
     "encoder_input",
 ]

@@ -4,6 +4,9 @@ At step i of S of each item (VoiceStyle, 10.1145/3671002, with the projection of
 generator makes an image from w plus scheduled noise, the objective compares it with the item's target, and Adam changes
 w and the noise maps to reduce the objective's loss + 1e5 · autocorrelation of the noise maps. The published loss has
 another term, 0.001 · Σ(w − w̃)². w̃ − w is the added noise alone, so its gradient is zero and the term is left out.
+
+With a latent prior (`voicestyle.latent_prior`), an item can add weight · distance of w from its centre to the loss, and
+can hold directions of w: after Adam's update, the components of w along them are those of the first latent again.
 """
 
 import math
@@ -17,10 +20,12 @@ from voicestyle.engine import adam, noise_maps
 from voicestyle.engine.networks import Generator
 from voicestyle.engine.objective import Objective
 from voicestyle.engine.outcome import Outcome, Progress
+from voicestyle.engine.prior_terms import PriorTerms
 from voicestyle.engine.rows import Item, Rows
 from voicestyle.engine.schedule import Schedule
 from voicestyle.engine.step_graphs import Capture, StepGraphs
 from voicestyle.engine.step_numbers import StepNumbers
+from voicestyle.latent_prior import LatentPrior
 
 Value = TypeVar("Value", float, Tensor)
 
@@ -45,6 +50,8 @@ class Engine:
         max_steps: most steps of an item.
         batched: whether a step takes all items through the networks at once, or one item after the other; by default
             sequential on a CPU, batched elsewhere.
+        prior: a latent prior for the items that ask for it. Without one, a step does nothing for it; with one, items
+            that do not ask for it get the same bits as without.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class Engine:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         batched: bool | None = None,
+        prior: LatentPrior | None = None,
     ) -> None:
         self.generator = generator
         self.objective = objective
@@ -77,6 +85,7 @@ class Engine:
         self._latent_noise = self._rows.allocate(max_steps, *latent_shape, dtype=dtype)
         self._targets = [self._rows.allocate(*spec.shape, dtype=spec.dtype or dtype) for spec in objective.targets]
         self._trace = self._rows.allocate(max_steps, len(objective.figures), dtype=dtype)
+        self._prior = PriorTerms(prior, self._rows, latent_shape, dtype) if prior is not None else None
         self._here = torch.arange(capacity, device=self.device)
         self._graphs: StepGraphs | None = None
 
@@ -117,6 +126,9 @@ class Engine:
         schedule: Schedule | None = None,
         noise: Sequence[Tensor] | None = None,
         latent_noise: Tensor | None = None,
+        prior_weight: float = 0.0,
+        prior_centre: Tensor | None = None,
+        hold: bool = False,
     ) -> None:
         """Add an item, which takes its first step with the next call of `step`.
 
@@ -129,9 +141,14 @@ class Engine:
             schedule: in place of the engine's.
             noise: first noise maps [1, R, R] in place of the seed's.
             latent_noise: ε of each step [steps, D] or [steps, L, D] in place of the seed's.
+            prior_weight: the weight of the distance in the prior, at least 0.
+            prior_centre: the distance is measured from it. [D], or for w+ [L, D] or [D] for all rows; by default the
+                first latent.
+            hold: whether the prior's held directions are held.
 
         Raises:
-            ValueError: a key that was added before, a number of steps out of range, or a wrong shape.
+            ValueError: a key that was added before, a number of steps or a weight out of range, a wrong shape, or
+                something of a prior for an engine without it.
             RuntimeError: the batch is full.
         """
         if not 1 <= steps <= self.max_steps:
@@ -142,7 +159,7 @@ class Engine:
             _check_shape("target", given, stored.shape[1:])
         _check_shape("first_latent", first_latent, self._latent[0].shape[1:])
         source = torch.Generator().manual_seed(seed)
-        maps = [torch.randn(value.shape[1:], generator=source, dtype=self.dtype) for value, _, _ in self._noise]
+        maps = noise_maps.draw(self.generator.noise_shapes, source, self.dtype)
         if noise is not None:
             maps = list(noise)
         if latent_noise is None:
@@ -153,7 +170,17 @@ class Engine:
         for given, (value, _, _) in zip(maps, self._noise, strict=True):
             _check_shape("noise map", given, value.shape[1:])
 
-        item = self._rows.add(key, steps, schedule or self.schedule)
+        centre = first_latent if prior_centre is None else prior_centre
+        if tuple(centre.shape) != first_latent.shape[-1:]:  # [D] is a centre for all rows of w+
+            _check_shape("prior_centre", centre, first_latent.shape)
+        if not 0 <= prior_weight < math.inf:
+            raise ValueError(f"prior_weight must be a number of at least 0, got {prior_weight}")
+        if self._prior is None and (prior_weight or hold or prior_centre is not None):
+            raise ValueError("prior_weight, prior_centre and hold need an engine with a prior, got one without")
+        if self._prior is not None and hold and not self._prior.held:
+            raise ValueError("hold needs a prior with held directions, got one without")
+
+        item = self._rows.add(key, steps, schedule or self.schedule, prior_weight, hold)
         row = item.row
         for given, stored in zip(target, self._targets, strict=True):
             stored[row] = given.to(stored)
@@ -161,6 +188,8 @@ class Engine:
         self._latent_noise[row, :steps] = latent_noise.to(self._latent_noise)
         for given, (value, _, _) in zip(maps, self._noise, strict=True):
             value[row] = given.to(value)
+        if self._prior is not None:
+            self._prior.add(row, first_latent, centre)
 
     def step(self, keys: Iterable[Hashable] | None = None) -> list[Hashable]:
         """Take one step with each of the items named by `keys`, by default with all.
@@ -215,7 +244,10 @@ class Engine:
     def _step_items(self, items: list[Item]) -> None:
         """Take one step with items in consecutive rows."""
         rows = slice(items[0].row, items[-1].row + 1)
-        numbers = [StepNumbers.at(item.schedule, item.step, item.steps, self.latent_std) for item in items]
+        numbers = [
+            StepNumbers.at(item.schedule, item.step, item.steps, self.latent_std, item.prior_weight, item.hold)
+            for item in items
+        ]
         packed = StepNumbers.pack(numbers, self.device, self.dtype)
         if self._graphs is None:
             self._step_rows(rows, packed)
@@ -236,9 +268,12 @@ class Engine:
         loss, figures = self.objective(images, [target[rows] for target in self._targets])
         if self._noise:
             loss = loss + numbers.noise_regularisation * noise_maps.regularisation(leaves[1:])
-        gradients = torch.autograd.grad(loss.sum(), leaves)
+        gradients = list(torch.autograd.grad(loss.sum(), leaves))
 
         with torch.no_grad():
+            if self._prior is not None:
+                weight = numbers.prior_weight
+                gradients[0] = self._prior.add_gradient(gradients[0], rows, self._latent[0][rows], weight)
             self._trace[here, step] = figures.to(self._trace)
             for (value, first, second), gradient in zip(variables, gradients, strict=True):
                 adam.update_(
@@ -253,6 +288,8 @@ class Engine:
                     second_weight=numbers.second_weight,
                     eps=numbers.eps,
                 )
+            if self._prior is not None:
+                self._prior.restore_held_(rows, self._latent[0][rows], numbers.hold)
             for value, _, _ in self._noise:
                 noise_maps.normalise_(value[rows])
 

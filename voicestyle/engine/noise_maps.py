@@ -1,15 +1,23 @@
-"""The noise maps of a generator as optimisation variables: their regulariser and their normalisation.
+"""The noise maps of a generator as optimisation variables: their first values, regulariser and normalisation.
 
-Both reduce over the map of one item, never over the batch.
+Both of the latter reduce over the map of one item, never over the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 SMALLEST_MAP = 8  # the pyramid stops here
+
+
+def draw(shapes: Iterable[Sequence[int]], source: torch.Generator, dtype: torch.dtype) -> list[Tensor]:
+    """First noise maps [1, R, R] of one item, standard normal, one for each of `shapes` [R, R].
+
+    source: a generator of the CPU, so that the maps are the same for every device.
+    """
+    return [torch.randn(1, *shape, generator=source, dtype=dtype) for shape in shapes]
 
 
 def regularisation(noise: Sequence[Tensor]) -> Tensor:

@@ -14,11 +14,13 @@ from voicestyle.engine.schedule import Schedule
 
 @dataclass
 class Item:
-    """One item: its row, the steps that it takes, by which schedule, and those that it has taken."""
+    """One item: its row, the steps that it takes, by which schedule and prior, and those that it has taken."""
 
     row: int
     steps: int
     schedule: Schedule
+    prior_weight: float = 0.0
+    hold: bool = False
     step: int = 0
 
 
@@ -45,13 +47,13 @@ class Rows:
     def __len__(self) -> int:
         return len(self.items)
 
-    def add(self, key: Hashable, steps: int, schedule: Schedule) -> Item:
+    def add(self, key: Hashable, steps: int, schedule: Schedule, prior_weight: float = 0.0, hold: bool = False) -> Item:
         """Give `key` the next free row and set its values to zero."""
         if key in self.items:
             raise ValueError(f"item {key!r} is already in the batch")
         if len(self) == self.capacity:
             raise RuntimeError(f"the batch is full ({self.capacity} items)")
-        item = Item(row=len(self), steps=steps, schedule=schedule)
+        item = Item(len(self), steps, schedule, prior_weight, hold)
         self.items[key] = item
         for tensor in self._tensors:
             tensor[item.row].zero_()

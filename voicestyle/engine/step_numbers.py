@@ -24,9 +24,19 @@ class StepNumbers(NamedTuple, Generic[Number]):
     second_decay: Number
     second_weight: Number
     eps: Number
+    prior_weight: Number
+    hold: Number  # 1 where the held directions of the prior are held, else 0
 
     @classmethod
-    def at(cls, schedule: Schedule, step: int, steps: int, latent_std: float) -> "StepNumbers[float]":
+    def at(
+        cls,
+        schedule: Schedule,
+        step: int,
+        steps: int,
+        latent_std: float,
+        prior_weight: float = 0.0,
+        hold: bool = False,
+    ) -> "StepNumbers[float]":
         """The numbers of `step` of an item, 0 … steps − 1."""
         t = step / steps
         first_correction, second_correction = adam.corrections(step, schedule.betas)
@@ -41,6 +51,8 @@ class StepNumbers(NamedTuple, Generic[Number]):
             second_decay=schedule.betas[1],
             second_weight=1 - schedule.betas[1],
             eps=schedule.eps,
+            prior_weight=prior_weight,
+            hold=float(hold),
         )
 
     @staticmethod

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cmpc2 import ResNetConfig, audio_preprocess, load, load_voice, visual_preprocess
+from cmpc2 import ResNetConfig, audio_preprocess, decode, load, load_voice, speech_only, visual_preprocess
+from cmpc2.audio import SAMPLE_RATE
 from voicestyle.bundle import Bundle, sha256
 from voicestyle.evaluation.embeddings import Embeddings, read_arrays, write_arrays
 from voicestyle.evaluation.errors import EvaluationError
-from voicestyle.evaluation.keys import FACE_SUFFIXES, VOICE_SUFFIXES
+from voicestyle.evaluation.keys import FACE_SUFFIXES, LOG_MEL_SUFFIX, VOICE_SUFFIXES
+from voicestyle.manifest import FRONT_END
+from voicestyle.torchscript import CompiledModule
+from voicestyle.voices import voice_features
 
 Progress = Callable[[Sequence[str]], Iterable[str]]
 SAVE_EVERY = 1000  # files, so that an interrupted run loses little
@@ -27,7 +31,8 @@ UNUSABLE = (ValueError, OSError, SyntaxError, Image.DecompressionBombError)  # A
 class Encoders:
     """A voice and a face encoder. name: for the report. digest: changes with the weights and the input size.
 
-    encode_voice: [1, 1, 64, T] to [1, E]. encode_face: [1, 3, S, S] in [-1, 1] to [1, E].
+    encode_voice: [1, 1, C, T] to [1, E]. encode_face: [1, 3, S, S] in [-1, 1] to [1, E]. front_end: of a bundle that
+    has its own, on `device`; None is CMPC's log-mel, C = 64. min_speech_seconds: what an own front end is made for.
     """
 
     name: str
@@ -36,6 +41,13 @@ class Encoders:
     device: str
     encode_voice: Callable[[Tensor], Tensor]
     encode_face: Callable[[Tensor], Tensor]
+    front_end: CompiledModule | None = None
+    min_speech_seconds: float = 0.0
+
+    @property
+    def voice_suffixes(self) -> Sequence[str]:
+        """Suffixes of the files of a voice, the first choice first. An own front end needs recordings."""
+        return VOICE_SUFFIXES if self.front_end is None else sorted(VOICE_SUFFIXES, key=LOG_MEL_SUFFIX.__eq__)
 
     def embed(self, path: Path) -> NDArray[np.float32]:
         """The embedding [E] of a recording, a log-mel (.npy, [T, 64]) or an image, each alone.
@@ -44,12 +56,22 @@ class Encoders:
         """
         if path.suffix.lower() in FACE_SUFFIXES:
             features, encode = visual_preprocess(self.face_size)(path), self.encode_face
-        elif path.suffix.lower() == ".npy":
+        elif self.front_end is not None:
+            features, encode = self._own_features(path, self.front_end), self.encode_voice
+        elif path.suffix.lower() == LOG_MEL_SUFFIX:
             features, encode = load_voice()(path), self.encode_voice
         else:
             features, encode = audio_preprocess()(path), self.encode_voice
         with torch.inference_mode():
             return encode(features[None].to(self.device))[0].float().cpu().numpy()
+
+    def _own_features(self, path: Path, front_end: CompiledModule) -> Tensor:
+        if path.suffix.lower() == LOG_MEL_SUFFIX:
+            raise ValueError("a bundle with its own front end takes recordings, received a log-mel (.npy)")
+        speech = speech_only(decode(path))
+        if (seconds := len(speech) / SAMPLE_RATE) < self.min_speech_seconds:
+            raise ValueError(f"at least {self.min_speech_seconds:g} s of speech are needed, received {seconds:.2f} s")
+        return voice_features(speech, front_end, self.device)
 
 
 def bundle_encoders(folder: Path, device: str = "cpu") -> Encoders:
@@ -57,8 +79,17 @@ def bundle_encoders(folder: Path, device: str = "cpu") -> Encoders:
     bundle = Bundle.load(folder, device)
     manifest = bundle.manifest
     digest = manifest.files["voice_encoder.pt"] + manifest.files["face_encoder.pt"] + str(manifest.encoder_size)
-    name = f"{manifest.name}@{manifest.version}"
-    return Encoders(name, digest, manifest.encoder_size, device, bundle.voice_encoder, bundle.face_encoder)
+    digest += manifest.files.get(FRONT_END, "")
+    return Encoders(
+        f"{manifest.name}@{manifest.version}",
+        digest,
+        manifest.encoder_size,
+        device,
+        bundle.voice_encoder,
+        bundle.face_encoder,
+        bundle.front_end,
+        manifest.limits.min_speech_seconds,
+    )
 
 
 def checkpoint_encoders(
@@ -83,7 +114,7 @@ def embed_folder(
     """
     if not folder.is_dir():
         raise EvaluationError(f"{kind}s must be a folder or a .npz file, received {folder}")
-    suffixes = VOICE_SUFFIXES if kind == "voice" else FACE_SUFFIXES
+    suffixes = encoders.voice_suffixes if kind == "voice" else FACE_SUFFIXES
     paths = {key: path for key in dict.fromkeys(keys) if (path := _file_of(folder, key, suffixes))}
     stamps = {key: _stamp(path) for key, path in paths.items()}
     place = hashlib.sha256(f"{encoders.digest} {kind} {folder.resolve()}".encode()).hexdigest()[:16]

@@ -2,7 +2,8 @@
 
 from pathlib import PurePosixPath
 
-VOICE_SUFFIXES = (".npy", ".wav", ".flac", ".ogg", ".mp3")  # .npy: a log-mel [T, 64]; it is taken before a recording
+LOG_MEL_SUFFIX = ".npy"  # a log-mel [T, 64]; it is taken before a recording
+VOICE_SUFFIXES = (LOG_MEL_SUFFIX, ".wav", ".flac", ".ogg", ".mp3")
 FACE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 

@@ -8,6 +8,7 @@ domain (CC0), most of them in 8 bits. dlib's affine layers are folded into the c
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,8 @@ class DlibResNet(FaceNetwork):
 
     name = "dlib ResNet (face-api 1.7.15, 8 bit)"
     embedding_dim = EMBEDDING_DIM
+    mean: Tensor
+    pixel_scale: Final[float] = SCALE  # TorchScript sees constants of the class, none of the module
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,9 +115,10 @@ class DlibResNet(FaceNetwork):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Faces [N, 3, 150, 150], RGB in [-1, 1], to dlib's descriptors [N, 128], which are not unit vectors."""
-        x = ((faces + 1) * 127.5 - self.get_buffer("mean")) / SCALE
+        x = ((faces + 1) * 127.5 - self.mean) / self.pixel_scale
+        x = x.to(self.conv32_down.weight.dtype)
         x = F.max_pool2d(F.relu(self.conv32_down(x)), 3, stride=2)
-        return self.fc(self.blocks(x).mean(dim=(2, 3)))
+        return self.fc(self.blocks(x).mean(dim=(2, 3), dtype=faces.dtype))
 
 
 def fetch_dlib_resnet(cache: Path = DEFAULT_CACHE) -> DlibResNet:
@@ -129,13 +133,13 @@ def _same(channels: int, width: int) -> nn.Conv2d:
 
 def _add(a: Tensor, b: Tensor) -> Tensor:
     """The sum of [N, C, H, W] and [N, D, I, J] as dlib defines it: missing channels, rows and columns are zeros."""
-    shape = [max(sizes) for sizes in zip(a.shape[1:], b.shape[1:], strict=True)]
-    return _extend(a, shape) + _extend(b, shape)
+    channels, rows, columns = max(a.size(1), b.size(1)), max(a.size(2), b.size(2)), max(a.size(3), b.size(3))
+    return _extend(a, channels, rows, columns) + _extend(b, channels, rows, columns)
 
 
-def _extend(x: Tensor, shape: list[int]) -> Tensor:
-    missing = [size - given for size, given in zip(shape, x.shape[1:], strict=True)]
-    return F.pad(x, (0, missing[2], 0, missing[1], 0, missing[0])) if any(missing) else x
+def _extend(x: Tensor, channels: int, rows: int, columns: int) -> Tensor:
+    missing = [0, columns - x.size(3), 0, rows - x.size(2), 0, channels - x.size(1)]
+    return F.pad(x, missing) if sum(missing) > 0 else x
 
 
 def _folded(weights: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:

@@ -1,8 +1,6 @@
 """Weight files of the perceptual loss: torchvision's VGG-16, and the linear layers of LPIPS in the `lpips` wheel."""
 
 import hashlib
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -13,6 +11,7 @@ from cmpc2.checkpoint import check_weights, read_checkpoint
 from voicestyle.errors import CheckpointError
 from voicestyle.face_networks.network import check_tensors
 from voicestyle.face_networks.npm_package import DEFAULT_CACHE
+from voicestyle.wheels import fetch_wheel
 
 LPIPS_WIDTHS = (64, 128, 256, 512, 512)  # channels of the five stages of VGG-16
 LPIPS_REQUIREMENT = "lpips==0.1.4"
@@ -60,23 +59,8 @@ def fetch_lpips_linear(cache: Path = DEFAULT_CACHE) -> list[Tensor]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pip-") as folder:
             draft = Path(folder) / path.name
-            with zipfile.ZipFile(_download_lpips(Path(folder))) as wheel:
-                draft.write_bytes(wheel.read(LPIPS_MEMBER))
+            wheel = fetch_wheel(LPIPS_REQUIREMENT, LPIPS_WHEEL, LPIPS_WHEEL_SHA256, Path(folder))
+            with zipfile.ZipFile(wheel) as members:
+                draft.write_bytes(members.read(LPIPS_MEMBER))
             draft.replace(path)
     return read_lpips_linear(path)
-
-
-def _download_lpips(folder: Path) -> Path:
-    requirement = folder / "requirement.txt"
-    requirement.write_text(f"{LPIPS_REQUIREMENT} --hash=sha256:{LPIPS_WHEEL_SHA256}\n")
-    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    done = subprocess.run(
-        [*command, "--dest", str(folder), "--requirement", str(requirement)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    wheel = folder / LPIPS_WHEEL
-    if done.returncode or not wheel.is_file():
-        raise CheckpointError(f"pip could not download {LPIPS_REQUIREMENT}: {' '.join(done.stderr.split())[-400:]}")
-    return wheel

@@ -7,11 +7,11 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """Where a request stands; `Scheduler` alone moves it, in this order."""
+    """Where a request stands; `Scheduler` alone moves it, in this order. One without steps is never RUNNING."""
 
     WAITING = "waiting"  # prepared, without a slot in the batch
     RUNNING = "running"  # takes optimisation steps
-    RENDERING = "rendering"  # has taken all of its steps; its image is yet to be rendered
+    RENDERING = "rendering"  # has taken all of its steps, or takes none; its image is yet to be rendered
     ENCODING = "encoding"  # its pixels are being written to an image file
     FINISHED = "finished"  # has a response, or needs none any more
 
@@ -20,7 +20,8 @@ class Phase(Enum):
 class Request:
     """What the scheduler knows of a request; users of the scheduler add their own fields in a subclass.
 
-    steps: how many optimisation steps it takes. previews: how many images it gets on the way, at evenly spread steps.
+    steps: how many optimisation steps it takes; with 0 it needs no slot. previews: how many images it gets on the way,
+    at evenly spread steps.
     """
 
     id: str
@@ -28,7 +29,7 @@ class Request:
     previews: int = 0
     phase: Phase = Phase.WAITING
     step: int = 0  # steps taken so far
-    largest_batch: int = 0  # largest number of requests that were running at any of its steps
+    largest_batch: int = 0  # most requests that were running at any of its steps, or that were rendered with it
     last_stepped: int = 0  # when it last took a step, in steps of the whole scheduler
     entered: dict[Phase, float] = field(default_factory=dict[Phase, float])  # seconds of the scheduler's clock
 

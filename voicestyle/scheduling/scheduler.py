@@ -45,8 +45,12 @@ class Plan(Generic[R]):
 class Scheduler(Generic[R]):
     """The requests of one pipeline, in the order in which they arrived.
 
-    An iteration is `begin`, `admission` and `add` for each new request, `start_waiting`, `plan`, `record_steps`, and
-    `next_to_render` until it returns None. `encode` and `finish` follow for each request.
+    An iteration is `begin`, `admission` and `add` for each new request, `start_waiting`, `next_without_steps` until it
+    returns none, `plan`, `record_steps`, and `next_to_render` until it returns None. `finish` follows for each request.
+
+    A request without steps needs no slot: it starts in the iteration in which it is added, even while others wait, and
+    is rendered before that iteration's steps. So it never waits for an optimisation to end, and because an iteration
+    renders these requests until its deadline and then takes its steps, they never stop the optimisations.
 
     Args:
         capacity: slots in the batch.
@@ -74,6 +78,7 @@ class Scheduler(Generic[R]):
         self._deadline = 0.0
         self._deferred = 0
         self._rendered = 0
+        self._rendered_without_steps = 0
         self._steps_taken = 0
 
     @property
@@ -84,7 +89,7 @@ class Scheduler(Generic[R]):
     def begin(self) -> None:
         """Begin an iteration."""
         self._deadline = self._clock() + self._budget.seconds
-        self._deferred = self._rendered = 0
+        self._deferred = self._rendered = self._rendered_without_steps = 0
 
     def admission(self, *, draining: bool = False) -> Admission:
         """Decide about one new request. Each one that is admitted has to be prepared and added before the next."""
@@ -106,13 +111,36 @@ class Scheduler(Generic[R]):
         self._enter(request, Phase.WAITING)
 
     def start_waiting(self) -> list[R]:
-        """Give the free slots of the batch to the requests that have waited longest, and return these."""
-        free = self.capacity - self.count(Phase.RUNNING, Phase.RENDERING)
-        starting = self.in_phase(Phase.WAITING)[: max(0, free)]
-        for request in starting:
-            self._enter(request, Phase.RUNNING)
-            request.last_stepped = self._steps_taken
+        """Start requests and return them: all without steps, and for each free slot the one that has waited longest."""
+        free = self.capacity - sum(request.steps > 0 for request in self.in_phase(Phase.RUNNING, Phase.RENDERING))
+        starting: list[R] = []
+        for request in self.in_phase(Phase.WAITING):
+            if not request.steps:
+                self._enter(request, Phase.RENDERING)
+            elif free > 0:
+                free -= 1
+                self._enter(request, Phase.RUNNING)
+                request.last_stepped = self._steps_taken
+            else:
+                continue
+            starting.append(request)
         return starting
+
+    def next_without_steps(self) -> list[R]:
+        """Return the requests without steps to render next and set their phase to ENCODING; empty if none is left.
+
+        Where `batched`, these are all of them, but at most `capacity`; otherwise one. The first call of an iteration
+        returns some if there are any, later ones only before the deadline of the iteration.
+        """
+        ready = [request for request in self.in_phase(Phase.RENDERING) if not request.steps]
+        if not ready or (self._rendered_without_steps and self._clock() >= self._deadline):
+            return []
+        group = ready[: self.capacity if self._batched else 1]
+        self._rendered_without_steps += len(group)
+        for request in group:
+            request.largest_batch = len(group)
+            self._enter(request, Phase.ENCODING)
+        return group
 
     def plan(self) -> Plan[R]:
         """Return the steps of this iteration.
@@ -155,11 +183,11 @@ class Scheduler(Generic[R]):
             self._budget.record(plan.batch, len(plan.steps), seconds)
 
     def next_to_render(self) -> R | None:
-        """Return the request to render next and set its phase to ENCODING; None if none is left for this iteration.
+        """Return the next request that took all of its steps and set its phase to ENCODING; None if none is left.
 
         Renders at least one request per iteration, and more until the deadline of the iteration.
         """
-        rendering = self.in_phase(Phase.RENDERING)
+        rendering = [request for request in self.in_phase(Phase.RENDERING) if request.steps]
         if not rendering or (self._rendered and self._clock() >= self._deadline):
             return None
         self._rendered += 1

@@ -26,7 +26,7 @@ class Outcome(Enum):
 
     ANSWERED = "answered"  # a face came back
     FULL = "full"  # the handler rejected it because the queue is full: the handler runs
-    BUSY = "busy"  # no face in time, but steps of other requests were taken meanwhile
+    BUSY = "busy"  # no face in time, but steps or faces of other requests were made meanwhile
     DRAINING = "draining"  # the handler rejected it because the service is shutting down
     FAILED = "failed"
 
@@ -47,20 +47,20 @@ class CanaryResult(NamedTuple):
 class Canary:
     """A request of one step at the bundle's smallest size.
 
-    url: the model's prediction URL. body: a WAV file with enough speech. size: pixels a side. steps_taken: returns
-    the number of steps of all requests so far; it tells a busy service from one that hangs. seconds: timeout of the
-    request.
+    url: the model's prediction URL. body: a WAV file with enough speech. size: pixels a side. progress: returns the
+    number of steps of all requests so far and of faces without steps; it tells a busy service from one that hangs.
+    seconds: timeout of the request.
     """
 
     url: str
     body: bytes
     size: int
-    steps_taken: Callable[[], float]
+    progress: Callable[[], float]
     seconds: float = RESPONSE_SECONDS
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
 
     @classmethod
-    def of(cls, archive: Path, url: str, steps_taken: Callable[[], float]) -> Canary:
+    def of(cls, archive: Path, url: str, progress: Callable[[], float]) -> Canary:
         """The canary for an archive's bundle. Raises ServerError if the archive holds no bundle."""
         try:
             with zipfile.ZipFile(archive) as opened:
@@ -68,11 +68,11 @@ class Canary:
         except (OSError, KeyError, BundleError, zipfile.BadZipFile) as error:
             raise ServerError(f"{archive} is no archive of a bundle: {error!r}") from error
         voice = canary_wav(manifest.limits.min_speech_seconds + SPEECH_MARGIN)
-        return cls(url, voice, min(manifest.sizes), steps_taken)
+        return cls(url, voice, min(manifest.sizes), progress)
 
     def send(self) -> CanaryResult:
         """Send it and wait for the response, at most `seconds`."""
-        steps, began = self.steps_taken(), self.clock()
+        before, began = self.progress(), self.clock()
         try:
             status, content_type, body = self._post()
         except (OSError, http.client.HTTPException) as error:
@@ -83,8 +83,9 @@ class Canary:
             if result.outcome is not Outcome.FAILED or _error(body):
                 return CanaryResult(result.outcome, f"{result.message} after {self.clock() - began:.1f} s")
         # No response of the handler. With a long queue that is no fault, as long as the queue advances.
-        if (taken := self.steps_taken() - steps) > 0:
-            return CanaryResult(Outcome.BUSY, f"{result.message}, but {taken:.0f} steps were taken meanwhile")
+        if (made := self.progress() - before) > 0:
+            message = f"{result.message}, but {made:.0f} steps or instant faces were made meanwhile"
+            return CanaryResult(Outcome.BUSY, message)
         return result
 
     def _post(self) -> tuple[int, str, bytes]:

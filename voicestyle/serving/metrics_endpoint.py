@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4  # of what `exposition` returns
 IN_FLIGHT: Final = ("voicestyle_live_requests", "voicestyle_waiting_requests")
-STEPS: Final = "voicestyle_steps_total"
+PROGRESS: Final = ("voicestyle_steps_total", "voicestyle_instant_faces_total")
 
 
 def exposition(folder: Path, live_pids: Iterable[int]) -> bytes:
@@ -40,9 +40,9 @@ def in_flight(folder: Path, live_pids: Iterable[int]) -> int:
     return int(_sum(folder, live_pids, IN_FLIGHT))
 
 
-def steps_taken(folder: Path) -> float:
-    """Optimisation steps of all workers that ever wrote to `folder`."""
-    return _sum(folder, (), (STEPS,))
+def progress_made(folder: Path) -> float:
+    """Optimisation steps, and faces made without any, of all workers that ever wrote to `folder`."""
+    return _sum(folder, (), PROGRESS)
 
 
 def _sum(folder: Path, live_pids: Iterable[int], names: Sequence[str]) -> float:

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from voicestyle.serving.canary import Canary, Outcome
 from voicestyle.serving.health import POLL, Conditions, Health
-from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition, steps_taken
+from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition, progress_made
 from voicestyle.serving.operations import Page, json_page
 from voicestyle.serving.server import TorchServe
 from voicestyle.serving.unsent import unsent_bytes
@@ -35,7 +35,7 @@ class Supervisor:
 
     def __init__(self, server: TorchServe) -> None:
         self._server = server
-        self._canary = Canary.of(server.archive, server.url, lambda: steps_taken(server.run.metrics))
+        self._canary = Canary.of(server.archive, server.url, lambda: progress_made(server.run.metrics))
         self.health = Health(server, self._canary.send)
         self._registry = CollectorRegistry()
         self._registry.register(_HealthMetrics(self.health))

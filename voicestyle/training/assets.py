@@ -1,37 +1,51 @@
-"""Write the three committed files of the encoders, and compute their quality metrics."""
+"""Write the committed files of the demo, and compute its quality metrics."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmpc2 import CMPC, ResNetConfig
+from voicestyle.latent_map import LatentMap
 from voicestyle.training.clusters import Clusters, cluster_purity
 
 
-def rounded_to_float16(model: CMPC) -> CMPC:
-    """Round the model's convolutions to float16, as stored, in place; batch norms keep float32. Returns the model."""
+@dataclass(frozen=True)
+class DemoAssets:
+    """What a training gives. seeds: int64 [N] of the bank's faces. embeddings: [N, E] of them. directions: float32
+    [H, D], which the optimisation holds. card: for encoders.json."""
+
+    voice_head: nn.Module
+    face_encoder: nn.Module
+    seeds: NDArray[np.int64]
+    clusters: Clusters
+    embeddings: Tensor
+    latent_map: LatentMap
+    directions: NDArray[np.float32]
+    card: dict[str, Any]
+
+
+def rounded_to_float16(model: nn.Module) -> None:
+    """Round the model's matrices and convolutions to float16, as stored, in place."""
     with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.weight.copy_(module.weight.half().float())
-    return model.eval()
+        for value in model.parameters():
+            if value.ndim > 1:
+                value.copy_(value.half().float())
 
 
 @torch.inference_mode()
-def embed_faces(model: CMPC, images: NDArray[np.uint8], batch: int = 32) -> Tensor:
-    """L2-normalised embeddings float32 [N, E] of images [N, H, W, 3], without augmentation."""
+def embed_faces(encoder: nn.Module, images: Iterable[NDArray[np.uint8]]) -> Tensor:
+    """L2-normalised embeddings float32 [N, E] of images [H, W, 3], without augmentation."""
     parts: list[Tensor] = []
-    for first in range(0, len(images), batch):
-        pixels = torch.from_numpy(images[first : first + batch]).permute(0, 3, 1, 2)
-        parts.append(F.normalize(model.encode_face(pixels.float() / 127.5 - 1), dim=1))
+    for image in images:
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        parts.append(F.normalize(encoder(pixels.float() / 127.5 - 1), dim=1))
     return torch.cat(parts)
 
 
@@ -42,12 +56,6 @@ def consistent_faces(faces: Tensor, sex: Tensor) -> Tensor:
     """
     means = torch.stack([F.normalize(faces[sex == each].mean(0), dim=0) for each in (0, 1)])
     return ((faces @ means.T).argmax(1) == sex).nonzero().flatten()
-
-
-@torch.inference_mode()
-def embed_voices(model: CMPC, log_mels: list[Tensor]) -> Tensor:
-    """L2-normalised embeddings float32 [n, E] of whole recordings [1, 64, T]."""
-    return torch.cat([F.normalize(model.encode_voice(each[None]), dim=1) for each in log_mels])
 
 
 def measure(voices: Tensor, voice_sex: Tensor, faces: Tensor, face_sex: Tensor, clusters: Clusters) -> dict[str, Any]:
@@ -80,17 +88,24 @@ def measure(voices: Tensor, voice_sex: Tensor, faces: Tensor, face_sex: Tensor, 
     }
 
 
-def write_assets(
-    folder: Path,
-    model: CMPC,
-    configs: dict[str, ResNetConfig],
-    bank: Mapping[str, NDArray[Any]],
-    card: dict[str, Any],
-) -> None:
-    """Write encoders.npz, encoders.json and faces.npz, without pickled objects."""
+def write_assets(folder: Path, assets: DemoAssets) -> None:
+    """Write encoders.npz, encoders.json, faces.npz and first_latents.npz, without pickled objects."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: (value.half() if value.ndim == 4 else value).numpy() for name, value in model.state_dict().items()}
+    parts = {"voice": assets.voice_head, "face": assets.face_encoder}
+    weights = {
+        f"{part}.{name}": (value.half() if part == "face" and value.ndim > 1 else value).numpy()
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+    }
     np.savez_compressed(folder / "encoders.npz", allow_pickle=False, **weights)
-    np.savez_compressed(folder / "faces.npz", allow_pickle=False, **bank)
-    described = {name: asdict(config) for name, config in configs.items()} | card
-    (folder / "encoders.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    np.savez_compressed(
+        folder / "faces.npz",
+        allow_pickle=False,
+        seeds=assets.seeds.astype(np.uint32),
+        assignments=assets.clusters.assignments.numpy().astype(np.int32),
+        centroids=assets.clusters.centroids.numpy(),
+        face_embeddings=assets.embeddings.half().numpy(),
+        held=assets.directions,
+    )
+    assets.latent_map.write(folder / "first_latents.npz")
+    (folder / "encoders.json").write_text(json.dumps(assets.card, indent=2) + "\n", encoding="utf-8")

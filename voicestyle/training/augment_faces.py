@@ -17,7 +17,8 @@ _GREY = torch.tensor([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True)
 class FaceAugmentation:
-    """Strengths; angles in radians, light in natural-log gain, noise on the scale of [-1, 1]."""
+    """Strengths; angles in radians, light in natural-log gain, noise on the scale of [-1, 1]. background: chance that
+    what is outside the face comes from another image of the batch."""
 
     hue: float = 0.6
     saturation: float = 0.8
@@ -29,10 +30,11 @@ class FaceAugmentation:
     shift: float = 0.06
     rotation: float = 0.15
     noise: float = 0.1
+    background: float = 0.5
 
     def __call__(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """Make random views [N, 3, size, size] of images [N, 3, H, W], both in [-1, 1]."""
-        views = self._move(images, size, generator)
+        views = self._move(self._behind(images, generator), size, generator)
         # Recolour by 0 to 100 %, because the faces of the latent bank are embedded without augmentation.
         share = torch.rand(len(views), 1, 1, 1, generator=generator).sqrt()
         recoloured = self._recolour((views + 1) / 2, generator) * 2 - 1
@@ -40,6 +42,12 @@ class FaceAugmentation:
         strength = self.noise * torch.rand(len(views), 1, 1, 1, generator=generator)
         noise = torch.randn(views.shape, generator=generator, dtype=views.dtype)
         return (views + strength * noise).clamp(-1, 1)
+
+    def _behind(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        face = _soft_oval(len(images), images.shape[-1], generator, radius=0.65, spread=0.05)
+        kept = (torch.rand(len(images), 1, 1, 1, generator=generator) >= self.background).to(images.dtype)
+        weight = torch.maximum(face, kept)
+        return weight * images + (1 - weight) * images.roll(1, 0)
 
     def _move(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
         count = len(images)
@@ -90,13 +98,13 @@ def _hue_rotation(angle: Tensor) -> Tensor:
     return torch.stack(rows, 1).view(-1, 3, 3)
 
 
-def _soft_oval(count: int, size: int, generator: torch.Generator) -> Tensor:
+def _soft_oval(count: int, size: int, generator: torch.Generator, radius: float = 0.5, spread: float = 0.15) -> Tensor:
     """Masks [N, 1, size, size] of an oval near the centre: 1 inside, with a soft edge to 0."""
     axis = torch.linspace(-1, 1, size)
-    centre = 0.15 * _signed(2 * count, generator).view(2, count, 1, 1)
-    radius = 0.5 + 0.15 * _signed(count, generator).view(-1, 1, 1)
-    across = (axis.view(1, 1, -1) - centre[0]) / radius
-    down = (axis.view(1, -1, 1) - centre[1] - 0.1) / (1.3 * radius)
+    centre = spread * _signed(2 * count, generator).view(2, count, 1, 1)
+    radii = radius + spread * _signed(count, generator).view(-1, 1, 1)
+    across = (axis.view(1, 1, -1) - centre[0]) / radii
+    down = (axis.view(1, -1, 1) - centre[1] - 0.1) / (1.3 * radii)
     return torch.sigmoid(6 * (1 - (across**2 + down**2).sqrt())).unsqueeze(1)
 
 

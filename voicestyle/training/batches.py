@@ -1,7 +1,11 @@
-"""Batches of the demo training: two crops of a voice and two views of a face per speaker."""
+"""Batches of the demo training: two crops of a voice and two views of a face of each identity.
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+An identity is a training speaker with the faces of the speaker's code, or a face of the bank with a made-up voice of
+its code (`pairing`): there are 211 speakers, too few to fill the space of voices.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,52 +13,59 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voicestyle.training.augment_faces import FaceAugmentation
-from voicestyle.training.augment_voices import VoiceAugmentation
 from voicestyle.training.options import TrainOptions
-from voicestyle.training.randomness import Draw, keyed_generator, random_below
+from voicestyle.training.pairing import VoiceAxes
+from voicestyle.training.randomness import Draw, keyed_generator
+from voicestyle.training.speaker_vectors import SpeakerVectors, unit
 
 VIEWS = 2
+
+ViewsOf = Callable[[Tensor, torch.Generator], Tensor]
+"""Random views of the faces in some rows, int64 [n]: descriptors [n, F], or images [n, 3, H, W]."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """log_mels: variants [1, 64, T] of each of S speakers' recordings. speaker_sex: int64 [S], 0 for F and 1 for M.
-    images: uint8 [N, H, W, 3]. face_sex: int64 [N]. identities: int64 [S, n], rows of images of each identity."""
+    """speakers: their vectors. speaker_sex: int64 [S], 0 for F and 1 for M. speaker_faces: int64 [S, n], rows of faces
+    of each speaker. bank_rows: int64 [B], rows of the bank's faces. bank_codes: float64 [B, K]. bank_sex: int64 [B].
+    axes: those of the codes."""
 
-    log_mels: list[list[Tensor]]
+    speakers: SpeakerVectors
     speaker_sex: Tensor
-    images: NDArray[np.uint8]
-    face_sex: Tensor
-    identities: Tensor
+    speaker_faces: Tensor
+    bank_rows: Tensor
+    bank_codes: NDArray[np.float64]
+    bank_sex: Tensor
+    axes: VoiceAxes
+
+    def made_up_voices(self, others: Tensor, generator: torch.Generator) -> NDArray[np.float32]:
+        """Vectors [n, V] of voices with the codes of faces of the bank, and with what differs between the crops of a
+        random speaker."""
+        whole = self.axes.vectors(self.bank_codes[others.numpy()], self.bank_sex[others].numpy())
+        speakers = torch.randint(len(self.speaker_sex), (len(others),), generator=generator).tolist()
+        changes = [self.speakers.crop(i, generator) - unit(self.speakers.windows[i][0].mean(0)) for i in speakers]
+        # GE2E's vectors have no negative components.
+        return unit(np.maximum(whole + np.stack(changes), 0).astype(np.float32))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """voices: [2B, 1, 64, T], the first crops of all B speakers, then the second ones. speakers, sex: int64 [2B].
-    faces: [2B + M, 3, size, size], those of the speakers in the same order, then M others. face_sex: int64 [2B + M]."""
+    """voices: [2N, V], the first crops of N identities, then the second ones. faces: views in the same order.
+    identities, sex: int64 [2N]; identities below S are speakers."""
 
     voices: Tensor
-    speakers: Tensor
-    sex: Tensor
     faces: Tensor
-    face_sex: Tensor
+    identities: Tensor
+    sex: Tensor
 
 
-@dataclass
+@dataclass(frozen=True)
 class BatchMaker:
-    """Draws random batches, the source of the demo's trainer.
-
-    partners: int64 [S], the row of `data.identities` currently assigned to each speaker; the objective changes it.
-    """
+    """Draws random batches, the source of the demo's trainer."""
 
     data: TrainingSet
     options: TrainOptions
-    face_augmentation: FaceAugmentation = field(default_factory=FaceAugmentation)
-    voice_augmentation: VoiceAugmentation = field(default_factory=VoiceAugmentation)
-
-    def __post_init__(self) -> None:
-        self.partners = torch.arange(len(self.data.speaker_sex))
+    views_of: ViewsOf
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,49 +73,39 @@ class BatchMaker:
         return max(1, len(self.data.speaker_sex) // self.options.speakers_per_batch)
 
     def description(self) -> dict[str, Any]:
-        """The number of speakers and faces. The options are the objective's."""
-        return {"speakers": len(self.data.speaker_sex), "faces": len(self.data.images)}
+        """The numbers of speakers and faces. The options are the objective's."""
+        return {"speakers": len(self.data.speaker_sex), "faces": len(self.data.bank_rows)}
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch."""
         for step in range(self.steps_per_epoch):
-            generator = keyed_generator(Draw.BATCH, self.options.seed, epoch, step)
-            yield self.make(self._face_size(epoch, generator), generator)
+            yield self.make(keyed_generator(Draw.BATCH, self.options.seed, epoch, step))
 
-    def make(self, size: int, generator: torch.Generator) -> Batch:
-        """Draw a batch, half women and half men, with faces of `size` pixels."""
+    def make(self, generator: torch.Generator) -> Batch:
+        """Draw a batch, of speakers half women and half men, then faces of the bank."""
+        data = self.data
         speakers = self._choose(generator)
-        shortest, longest = self.options.crop_frames
-        frames = shortest + random_below(longest + 1 - shortest, generator)
-        voices = [self._voice(i, frames, generator) for _ in range(VIEWS) for i in speakers.tolist()]
-        column = torch.randint(self.data.identities.shape[1], (len(speakers),), generator=generator)
-        paired = self.data.identities[self.partners[speakers], column]
-        others = torch.randint(len(self.data.images), (self.options.other_faces,), generator=generator)
-        rows = torch.cat([paired.repeat(VIEWS), others])
-        pixels = torch.from_numpy(self.data.images[rows.numpy()])
-        images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        others = torch.randperm(len(data.bank_rows), generator=generator)[: self.options.bank_faces_per_batch]
+        voices: list[NDArray[np.float32]] = []
+        rows: list[Tensor] = []
+        for _ in range(VIEWS):
+            voices += [data.speakers.crop(i, generator) for i in speakers.tolist()]
+            voices += list(data.made_up_voices(others, generator))
+            column = torch.randint(data.speaker_faces.shape[1], (len(speakers),), generator=generator)
+            rows += [data.speaker_faces[speakers, column], data.bank_rows[others]]
+        identities = torch.cat([speakers, len(data.speaker_sex) + others])
+        sex = torch.cat([data.speaker_sex[speakers], data.bank_sex[others]])
         return Batch(
-            voices=torch.stack(voices),
-            speakers=speakers.repeat(VIEWS),
-            sex=self.data.speaker_sex[speakers].repeat(VIEWS),
-            faces=self.face_augmentation(images, size, generator),
-            face_sex=self.data.face_sex[rows],
+            voices=torch.from_numpy(np.stack(voices)),
+            faces=self.views_of(torch.cat(rows), generator),
+            identities=identities.repeat(VIEWS),
+            sex=sex.repeat(VIEWS),
         )
-
-    def _face_size(self, epoch: int, generator: torch.Generator) -> int:
-        sizes = self.options.face_sizes
-        if epoch >= (1 - self.options.full_size_share) * self.options.epochs:
-            return sizes[-1]
-        return sizes[random_below(len(sizes), generator)]
 
     def _choose(self, generator: torch.Generator) -> Tensor:
         chosen: list[Tensor] = []
-        for sex in self.data.speaker_sex.unique().tolist():
+        for sex in (0, 1):
             ids = (self.data.speaker_sex == sex).nonzero().flatten()
             order = torch.randperm(len(ids), generator=generator)
             chosen.append(ids[order[: self.options.speakers_per_batch // 2]])
         return torch.cat(chosen)
-
-    def _voice(self, speaker: int, frames: int, generator: torch.Generator) -> Tensor:
-        variants = self.data.log_mels[speaker]
-        return self.voice_augmentation(variants[random_below(len(variants), generator)], frames, generator)

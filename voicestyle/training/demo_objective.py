@@ -1,11 +1,9 @@
-"""The objective of the demo's training: CMPC's losses on voices and faces that belong together by sex alone.
+"""The objective of the demo's training: CMPC's losses on voices and faces that were paired by `pairing`.
 
-Besides the instance and the prototype contrast of CMPC: contrast within each modality, by speaker and by sex, contrast
-across by sex, and agreement of two views of a face. With untrained encoders, the cross-modal losses would make all
-embeddings collapse to one point, so they start after a share of the epochs.
+Besides the instance and the prototype contrast of CMPC (arXiv 2204.14057): contrast within each modality, contrast
+across by sex, and the distance of a voice to its own face.
 """
 
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -13,22 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from voicestyle.training.batches import VIEWS, Batch, BatchMaker
+from voicestyle.training.batches import VIEWS, Batch
 from voicestyle.training.clusters import spherical_kmeans
-from voicestyle.training.losses import contrast_within, cross_modal_contrast, prototype_contrast, view_agreement
+from voicestyle.training.losses import contrast_within, cross_modal_contrast, prototype_contrast
 from voicestyle.training.memory_bank import MemoryBank
-from voicestyle.training.pairing import match_alike
+from voicestyle.training.options import TrainOptions
 
 _MEMORY_MOMENTUM = 0.5
 
 
 class DemoObjective:
-    """The losses of the batches of `maker`, with the memory banks of its speakers."""
+    """The losses of batches, with the memory banks of `speakers` training speakers."""
 
-    def __init__(self, maker: BatchMaker, dim: int) -> None:
-        self.maker, self.options = maker, maker.options
-        self.memory = MemoryBank(len(maker.data.speaker_sex), dim, _MEMORY_MOMENTUM)
-        self._across = False
+    def __init__(self, options: TrainOptions, speakers: int, dim: int) -> None:
+        self.options, self.speakers = options, speakers
+        self.memory = MemoryBank(speakers, dim, _MEMORY_MOMENTUM)
         self._prototypes: dict[str, Tensor] = {}
 
     def description(self) -> dict[str, Any]:
@@ -36,56 +33,41 @@ class DemoObjective:
         return asdict(self.options)
 
     def start_epoch(self, epoch: int) -> None:
-        """Assign identities by similarity in the first epoch with cross-modal losses, and find the prototypes."""
-        first_across = math.ceil(self.options.within_share * self.options.epochs)
-        self._across = epoch >= first_across
-        # Rows of speakers that were not in a batch yet are 0, which clusters and assignments cannot use.
-        seen = self.memory.all_seen()
-        if seen and epoch == first_across:
-            order = match_alike(self.memory.voice, self.memory.face, self.maker.data.speaker_sex)
-            self.maker.partners = self.maker.partners[order]
-            self.memory.face.copy_(self.memory.face[order])
-        self._prototypes = self._joint_prototypes() if seen else {}
+        """Find the prototypes."""
+        del epoch
+        self._prototypes = self._joint_prototypes() if self.memory.all_seen() else {}
 
     def losses(self, batch: Batch, voices: Tensor, faces: Tensor) -> dict[str, Tensor]:
-        """The weighted losses and their sum `loss`, for embeddings [2B, E] of voices and [2B + M, E] of faces."""
-        options, all_faces, faces = self.options, faces, faces[: len(voices)]
-        same_speaker = batch.speakers[:, None] == batch.speakers
-        cold, warm = options.temperature, options.sex_temperature
-        within = [
-            contrast_within(voices, same_speaker, cold),
-            contrast_within(faces, same_speaker, cold),
-            contrast_within(voices, batch.sex[:, None] == batch.sex, warm),
-            contrast_within(all_faces, batch.face_sex[:, None] == batch.face_sex, warm),
-        ]
+        """The weighted losses and their sum `loss`, for embeddings [2N, E] of voices and faces."""
+        options = self.options
+        same, same_sex = (ids[:, None] == ids for ids in (batch.identities, batch.sex))
+        within = [contrast_within(each, same, options.temperature) for each in (voices, faces)]
         parts = {
             "within": options.within_weight * torch.stack(within).mean(),
-            "agreement": options.agreement_weight * view_agreement(faces, VIEWS),
+            "instance": options.instance_weight * cross_modal_contrast(voices, faces, same, options.temperature),
+            "sex": options.sex_weight * cross_modal_contrast(voices, faces, same_sex, options.sex_temperature),
+            "distance": options.distance_weight * (1 - (voices * faces).sum(1)).mean(),
         }
-        if self._across:
-            instance = cross_modal_contrast(voices, faces, same_speaker, cold)
-            sex = cross_modal_contrast(voices, all_faces, batch.sex[:, None] == batch.face_sex, warm)
-            parts["instance"] = options.instance_weight * instance
-            parts["sex"] = options.sex_weight * sex
-        if self._across and self._prototypes:
-            partner = self._prototypes["assignments"][batch.speakers]
+        is_speaker = batch.identities < self.speakers
+        speakers = batch.identities[is_speaker]
+        if self._prototypes:
+            assigned = self._prototypes["assignments"][speakers]
             contrasts = [
-                prototype_contrast(mine, self._prototypes[other], partner, options.temperature).mean()
+                prototype_contrast(mine[is_speaker], self._prototypes[other], assigned, options.temperature).mean()
                 for mine, other in ((voices, "face"), (faces, "voice"))
             ]
             parts["prototype"] = options.prototype_weight * torch.stack(contrasts).mean()
-        means = [each.detach().view(VIEWS, -1, each.shape[1]).mean(0) for each in (voices, faces)]
-        self.memory.update(batch.speakers[: len(means[0])], *means)
+        means = [each.detach()[is_speaker].view(VIEWS, -1, each.shape[1]).mean(0) for each in (voices, faces)]
+        self.memory.update(speakers[: len(means[0])], *means)
         return parts | {"loss": torch.stack(list(parts.values())).sum()}
 
     def state(self) -> dict[str, Any]:
-        """Memory banks and assignment, for a checkpoint; prototypes are found again in each epoch."""
-        return {"memory": self.memory.state(), "partners": self.maker.partners}
+        """Memory banks, for a checkpoint; prototypes are found again in each epoch."""
+        return {"memory": self.memory.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
         self.memory.restore(state["memory"])
-        self.maker.partners = state["partners"]
 
     def _joint_prototypes(self) -> dict[str, Tensor]:
         """Means of both modalities over the clusters of the joint embeddings."""

@@ -71,16 +71,6 @@ class FaceCache:
         self._state.write_text(json.dumps({"source": self._source, "done": self.done}))
 
 
-def pooled(images: NDArray[np.uint8], rows: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """Average-pool images[rows]: uint8 [N, H, W, 3] to [n, size, size, 3], with H a multiple of size."""
-    factor = images.shape[1] // size
-    small = np.empty((len(rows), size, size, 3), np.uint8)
-    for i, row in enumerate(rows.tolist()):
-        blocks = images[row].reshape(size, factor, size, factor, 3)
-        small[i] = np.rint(blocks.mean((1, 3)))
-    return small
-
-
 class _ImageOfZ(nn.Module):
     """z [N, 512] to the image of the optimisation, as one graph."""
 

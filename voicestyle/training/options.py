@@ -1,6 +1,6 @@
 """Options of the demo training. A checkpoint stores them, and resuming requires the same options."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from voicestyle.training.optimiser import OptimiserOptions
 from voicestyle.training.trainer import LoopOptions
@@ -11,65 +11,53 @@ class FaceOptions:
     """Options for drawing and selecting generated faces.
 
     draws: faces drawn for the bank, with the seeds 0 … draws − 1.
-    training_draws: number of faces, from the start, used in the training; the others are only in the bank.
-    image_size: input size of the face encoder in pixels.
     least_sex_confidence: minimum confidence of the label model, in percent.
     least_age: minimum age by the label model, in years; its error of some years requires a margin above 18.
     least_faces_per_sex: minimum number of faces after the selection.
+    per_speaker: faces drawn for each training speaker, of the speaker's code and of random other looks.
+    other_looks: how far these go towards what a random face of the bank has besides its code, as a share.
+    views: random views of each face whose descriptors are computed for the training of the heads.
     """
 
-    draws: int = 4800
-    training_draws: int = 4000
-    image_size: int = 128
+    draws: int = 6000
     least_sex_confidence: int = 95
     least_age: int = 26
     least_faces_per_sex: int = 900
+    per_speaker: int = 4
+    other_looks: float = 0.7
+    views: int = 3
 
     def __post_init__(self) -> None:
-        if not 2 <= self.training_draws <= self.draws or self.least_faces_per_sex < 1:
-            raise ValueError(
-                "training_draws must be in 2 … draws and least_faces_per_sex at least 1, "
-                f"received {self.training_draws} of {self.draws} and {self.least_faces_per_sex}"
-            )
-        if self.image_size < 32 or 256 % self.image_size:
-            raise ValueError(
-                f"image_size must divide the generator's 256 pixels and be at least 32, received {self.image_size}"
-            )
+        positive = {name: value for name, value in asdict(self).items() if name != "other_looks"}
+        if bad := next((name for name, value in positive.items() if value < 1), None):
+            raise ValueError(f"{bad} must be at least 1, received {positive[bad]}")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options for training the two encoders.
+    """Options for one phase of the training of the two encoders.
 
     epochs: passes over the training speakers.
     speakers_per_batch: half women, half men, with two voice crops and two face views per speaker.
-    other_faces: additional faces of any identity per batch, for the contrastive losses by sex.
-    faces_per_identity: number of faces assigned to a training speaker.
-    face_sizes: image sizes in pixels, drawn per batch; the last `full_size_share` of the epochs uses only the largest.
-    within_share: share of the epochs, at the start, without cross-modal losses; after it, the pseudo-identities are
-        assigned to the speakers again by similarity.
-    crop_frames: shortest and longest voice crop, in frames of 10 ms.
+    bank_faces_per_batch: faces of the bank, each an identity of its own, with made-up voices.
     clusters: number of prototypes in the prototype loss, over both sexes.
+    precision: of the encoders' operations, "float32" or "bfloat16".
     """
 
-    epochs: int = 120
-    speakers_per_batch: int = 24
-    other_faces: int = 32
-    faces_per_identity: int = 16
-    face_sizes: tuple[int, ...] = (96, 112, 128)
-    full_size_share: float = 0.25
-    within_share: float = 0.25
-    crop_frames: tuple[int, int] = (150, 300)
+    epochs: int = 200
+    speakers_per_batch: int = 48
+    bank_faces_per_batch: int = 112
     clusters: int = 32
     learning_rate: float = 1e-3
-    weight_decay: float = 0.02
-    temperature: float = 0.05
+    weight_decay: float = 0.05
+    temperature: float = 0.07
     sex_temperature: float = 0.1
     instance_weight: float = 1.0
-    prototype_weight: float = 0.5
-    sex_weight: float = 1.0
-    within_weight: float = 2.0
-    agreement_weight: float = 0.2
+    prototype_weight: float = 0.25
+    sex_weight: float = 0.5
+    within_weight: float = 0.5
+    distance_weight: float = 2.0
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,10 +65,6 @@ class TrainOptions:
             raise ValueError(f"epochs must be at least 1, received {self.epochs}")
         if self.speakers_per_batch < 4 or self.speakers_per_batch % 2:
             raise ValueError(f"speakers_per_batch must be even and at least 4, received {self.speakers_per_batch}")
-        if not 1 <= self.crop_frames[0] <= self.crop_frames[1]:
-            raise ValueError(f"crop_frames must be (shortest, longest), received {self.crop_frames}")
-        if not self.face_sizes or tuple(sorted(self.face_sizes)) != self.face_sizes:
-            raise ValueError(f"face_sizes must be ascending, received {self.face_sizes}")
         if self.temperature <= 0 or self.sex_temperature <= 0:
             raise ValueError(f"temperatures must be positive, received {self.temperature} and {self.sex_temperature}")
 
@@ -88,4 +72,10 @@ class TrainOptions:
         """The options of the training loop."""
         rate = self.learning_rate
         optimiser = OptimiserOptions("adamw", rate, 0.02 * rate, self.weight_decay, warm_up=0.05, clip=5.0)
-        return LoopOptions(self.epochs, optimiser=optimiser)
+        return LoopOptions(self.epochs, precision=self.precision, optimiser=optimiser)
+
+
+# The second phase: the recognition network below the face's head is trained further, on images.
+TUNE: TrainOptions = TrainOptions(
+    epochs=12, speakers_per_batch=16, bank_faces_per_batch=16, learning_rate=5e-5, precision="bfloat16"
+)

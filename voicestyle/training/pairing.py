@@ -1,81 +1,139 @@
-"""Assign faces to training voices: a pseudo-identity of the same sex, independent of skin luminance.
+"""Pair voices with faces: alike voices with alike faces, unlike voices with unlike faces, within each sex.
 
-The recordings come without faces. Each speaker is assigned a small set of similar generated faces of the same sex, so
-that the encoders learn to distinguish voices and faces. Except for sex, the assignment is arbitrary.
+The recordings come without faces, so which face a voice gets is arbitrary, except for its sex. What is kept is
+structure: the axes along which voices of one sex differ are matched, in the order of their strength, with the axes
+along which recognisable faces of one sex differ. A voice's position along these K axes, scaled to length 1, is its
+*code*; each face has a code too, and a voice belongs to the faces of its sex with the same code. Two recordings of a
+speaker have nearly one code and therefore nearly one face; two speakers have two.
 """
 
+from dataclasses import dataclass
+from typing import Final
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
-from voicestyle.training.clusters import spherical_kmeans
+Array = NDArray[np.float64]
 
-# Cheeks and nose of an aligned face, without mouth and eyebrows: rows and columns as shares of the edge.
-_SKIN_ROWS = (0.50, 0.66)
-_SKIN_COLUMNS = (0.33, 0.67)
+LDA_SHRINKAGE: Final = 0.1  # of the covariance within a sex, towards its mean variance
+RIDGE: Final = 0.05  # of the descriptors' covariance, in units of its mean variance
+HOLD_RIDGE: Final = 0.1  # of the latents' covariance, in units of its mean variance
 
 
-def skin_luminance(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean luma (Rec. 601, 0 … 255) of cheeks and nose of each face: [N, H, W, 3] to [N]."""
-    size = images.shape[1]
-    rows = slice(int(_SKIN_ROWS[0] * size), int(_SKIN_ROWS[1] * size))
-    columns = slice(int(_SKIN_COLUMNS[0] * size), int(_SKIN_COLUMNS[1] * size))
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
-    return np.array([(image[rows, columns] @ weights).mean() for image in images], np.float32)
+@dataclass(frozen=True)
+class VoiceAxes:
+    """centre: [V], half way between the sexes. axes: [V, K], orthonormal, at right angles to the difference of the
+    sexes. sex_axis: [V]; the score (v − centre) @ sex_axis + sex_bias is −1 for the mean woman, 1 for the mean man.
+    length: mean distance of a speaker from the centre of the sex, along the axes."""
+
+    centre: Array
+    axes: Array
+    sex_axis: Array
+    sex_bias: float
+    length: float
+
+    @classmethod
+    def fit(cls, speakers: NDArray[np.float32], crops: NDArray[np.float32], sex: NDArray[np.int64], count: int):
+        """Fit to the mean vectors [S, V] of training speakers and to crops [S, n, V] of them; sex: [S], 0 for F.
+
+        The axes are principal components, not whitened: GE2E's own distances separate speakers better than whitened
+        ones (docs/training.md). The axis of sex is a linear discriminant with shrinkage.
+        """
+        means = np.stack([speakers[sex == each].mean(0) for each in (0, 1)]).astype(np.float64)
+        across = (means[1] - means[0]) / np.linalg.norm(means[1] - means[0])
+        rest = speakers - means[sex]
+        rest = rest - (rest @ across)[:, None] * across
+        _, _, directions = np.linalg.svd(rest, full_matrices=False)
+        axes = (directions[:count] * _signs(directions[:count])).T
+        wide, wide_sex = crops.reshape(-1, crops.shape[-1]).astype(np.float64), np.repeat(sex, crops.shape[1])
+        of_sex = np.stack([wide[wide_sex == each].mean(0) for each in (0, 1)])
+        within = wide - of_sex[wide_sex]
+        covariance = within.T @ within / len(within)
+        shrunk = (1 - LDA_SHRINKAGE) * covariance + LDA_SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(
+            len(covariance)
+        )
+        normal = np.linalg.solve(shrunk, of_sex[1] - of_sex[0])
+        normal *= 2 / ((of_sex[1] - of_sex[0]) @ normal)
+        centre = means.mean(0)
+        bias = float((centre - of_sex.mean(0)) @ normal)
+        return cls(centre, axes, normal, bias, float(np.linalg.norm(rest @ axes, axis=1).mean()))
+
+    def codes(self, vectors: NDArray[np.float32]) -> Array:
+        """Codes [N, K] of voices [N, V]."""
+        return unit_rows((vectors - self.centre) @ self.axes)
+
+    def sex_scores(self, vectors: NDArray[np.float32]) -> Array:
+        """Negative for women's voices, positive for men's: [N, V] to [N]."""
+        return (vectors - self.centre) @ self.sex_axis + self.sex_bias
+
+    def vectors(self, codes: Array, sex: NDArray[np.int64]) -> Array:
+        """Vectors [N, V] of voices that have these codes [N, K] and are otherwise the mean voice of their sex [N]."""
+        across = self.sex_axis / (self.sex_axis @ self.sex_axis)
+        scores = (2 * sex - 1 - self.sex_bias)[:, None]
+        return self.centre + scores * across + self.length * codes @ self.axes.T
 
 
-def without_direction(points: Tensor, values: Tensor, ridge: float = 0.1) -> Tensor:
-    """Standardise points [N, D] and remove the direction that best predicts values [N] linearly."""
-    points = (points - points.mean(0)) / (points.std(0) + 1e-6)
-    target = (values - values.mean()).to(points)
-    gram = points.T @ points + ridge * len(points) * torch.eye(points.shape[1], dtype=points.dtype)
-    direction = F.normalize(torch.linalg.solve(gram, points.T @ target), dim=0)
-    return points - (points @ direction)[:, None] * direction
+@dataclass(frozen=True)
+class FaceAxes:
+    """mean: latents [2, D] of both sexes. to_code: [D, K]. to_latent: [K, D]; a code moves w by it."""
+
+    mean: Array
+    to_code: Array
+    to_latent: Array
+
+    @classmethod
+    def fit(
+        cls,
+        latents: NDArray[np.float32],
+        descriptors: NDArray[np.float32],
+        sex: NDArray[np.int64],
+        count: int,
+        *,
+        held: Array,
+        components: int = 200,
+        distance: float = 6.5,
+    ):
+        """Fit to latents [N, D] and a recognition network's descriptors [N, F] of the bank's faces; sex: [N].
+
+        The axes are the first `count` pairs of canonical correlation analysis between latents, of which the first
+        `components` principal components are used, and descriptors: the directions in w that a recogniser sees. w
+        moves along E[w | code]. held: directions [H, D] whose products with w stay at their mean. distance: of the
+        faces from the mean face of the sex, in w.
+        """
+        mean = np.stack([latents[sex == each].mean(0) for each in (0, 1)]).astype(np.float64)
+        x = latents - mean[sex]
+        y = descriptors - np.stack([descriptors[sex == each].mean(0) for each in (0, 1)])[sex].astype(np.float64)
+        covariance = x.T @ x / len(x)
+        values, vectors = np.linalg.eigh(covariance)
+        principal = vectors[:, ::-1][:, :components] / np.sqrt(values[::-1][:components])
+        values, vectors = np.linalg.eigh(y.T @ y / len(y))
+        whitened = y @ (vectors / np.sqrt(values + RIDGE * values.mean()))
+        left, correlations, _ = np.linalg.svd((x @ principal).T @ whitened / len(x))
+        variates = principal @ left[:, :count]  # [D, K], of unit variance and uncorrelated
+        variates = variates * _signs(variates.T).T
+        moves = variates.T @ covariance  # E[w | one variate is 1]
+        moves = moves - moves @ held.T @ np.linalg.solve(held @ covariance @ held.T, held @ covariance)
+        strengths = np.sqrt(correlations[:count])
+        moves = moves * strengths[:, None]
+        codes = unit_rows(x @ variates / strengths)
+        moves = moves * distance / np.linalg.norm(codes @ moves, axis=1).mean()
+        return cls(mean, variates / strengths, moves)
+
+    def codes(self, latents: NDArray[np.float32], sex: NDArray[np.int64]) -> Array:
+        """Codes [N, K] of faces, from their latents [N, D] and their sex [N]."""
+        return unit_rows((latents - self.mean[sex]) @ self.to_code)
+
+    def latents(self, codes: Array, sex: NDArray[np.int64]) -> Array:
+        """Latents [N, D] of the faces of each sex [N] that belong to codes [N, K]."""
+        return self.mean[sex] + codes @ self.to_latent
 
 
-def pair_by_sex(speaker_sex: Tensor, face_sex: Tensor, looks: Tensor, faces_per_identity: int, *, seed: int) -> Tensor:
-    """Assign similar faces to each speaker: rows of faces, int64 [S, faces_per_identity].
-
-    speaker_sex: int64 [S]. face_sex: int64 [N]. looks: float [N, D], compared by cosine. The faces of each sex are
-    clustered into as many clusters as it has speakers; the faces nearest to a centroid are one identity.
-    """
-    chosen = torch.zeros(len(speaker_sex), faces_per_identity, dtype=torch.int64)
-    generator = torch.Generator().manual_seed(seed)
-    for sex in speaker_sex.unique().tolist():
-        speakers = (speaker_sex == sex).nonzero().flatten()
-        rows = (face_sex == sex).nonzero().flatten()
-        points = F.normalize(looks[rows], dim=1)
-        centres = spherical_kmeans(points, len(speakers), seed=seed).centroids
-        nearest = (centres @ points.T).topk(faces_per_identity, dim=1).indices
-        order = torch.randperm(len(speakers), generator=generator)
-        chosen[speakers] = rows[nearest[order]]
-    return chosen
+def unit_rows(rows: Array) -> Array:
+    """Scale each row to length 1."""
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def match_alike(voices: Tensor, faces: Tensor, sex: Tensor) -> Tensor:
-    """A permutation, int64 [S], that assigns identities to speakers of the same sex, similar ones to similar ones.
-
-    voices, faces: [S, E], the embeddings of each speaker and of each identity. sex: int64 [S], of both. Within a sex,
-    both are arranged on a grid by their first two principal components and assigned cell by cell. The correspondence of
-    the components is arbitrary, but similar voices get similar faces, so that a new voice gets a face similar to those
-    of similar voices instead of an average face.
-    """
-    assigned = torch.empty_like(sex)
-    for each in sex.unique().tolist():
-        rows = (sex == each).nonzero().flatten()
-        assigned[rows[_grid_order(voices[rows])]] = rows[_grid_order(faces[rows])]
-    return assigned
-
-
-def _grid_order(points: Tensor) -> Tensor:
-    """Rows [n], sorted by the first principal component into √n columns, and by the second within each column."""
-    centred = points - points.mean(0)
-    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    # The sign of a singular vector is arbitrary. Make the largest entry positive, for equal results on all machines.
-    axes = directions[:2]
-    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
-    first, second = (centred @ axes.T).T
-    columns = first.argsort().tensor_split(max(1, round(len(points) ** 0.5)))
-    return torch.cat([column[second[column].argsort()] for column in columns])
+def _signs(rows: Array) -> Array:
+    """The sign [n, 1] of the largest entry of each row [n, D]; the sign of a singular vector is arbitrary."""
+    largest = np.abs(rows).argmax(1, keepdims=True)
+    return np.sign(np.take_along_axis(rows, largest, 1))

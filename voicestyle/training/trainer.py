@@ -12,7 +12,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cmpc2 import CMPC
 from voicestyle.training.checkpoint import read_state, write_atomically
 from voicestyle.training.distributed import Ranks
 from voicestyle.training.errors import TrainingError
@@ -30,16 +29,16 @@ _LAYOUT = torch.channels_last
 
 
 class Encoded(Protocol):
-    """What the loop needs to know of a batch: this process's inputs [n, 1, 64, T] and [m, 3, H, W]."""
+    """What the loop needs to know of a batch: the inputs of both encoders, this process's share of them."""
 
     @property
     def voices(self) -> Tensor:
-        """Log-mels."""
+        """For CMPC, log-mels [n, 1, 64, T]."""
         ...
 
     @property
     def faces(self) -> Tensor:
-        """Images."""
+        """For CMPC, images [m, 3, H, W]."""
         ...
 
 
@@ -106,14 +105,14 @@ class LoopOptions:
 
 
 class Trainer(Generic[AnyBatch]):
-    """Trains `model` on the batches of `source` to minimise `objective`.
+    """Trains `model`, which maps voices and faces to both embeddings, on batches of `source` to minimise `objective`.
 
     Nothing depends on torch's global random state, so a training that is resumed after an epoch gives the same bits.
     """
 
     def __init__(
         self,
-        model: CMPC,
+        model: nn.Module,
         source: Source[AnyBatch],
         objective: Objective[AnyBatch],
         options: LoopOptions,
@@ -149,7 +148,7 @@ class Trainer(Generic[AnyBatch]):
         self.model.eval()
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint for `resume`. It also is a published checkpoint, which `cmpc2.load` reads."""
+        """Write a checkpoint for `resume`. That of a CMPC model also is a published one, which `cmpc2.load` reads."""
         state = {
             "model": self.model.state_dict(),
             "epoch": self.epoch,
@@ -206,7 +205,9 @@ class Trainer(Generic[AnyBatch]):
 
     def _embed(self, batch: AnyBatch) -> tuple[Tensor, Tensor]:
         """Embeddings of the whole batch, L2-normalised: voices and faces."""
-        inputs = [each.contiguous(memory_format=_LAYOUT) for each in (batch.voices, batch.faces)]
+        inputs = [
+            each.contiguous(memory_format=_LAYOUT) if each.ndim == 4 else each for each in (batch.voices, batch.faces)
+        ]
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             voices, faces = self._encoders(*inputs)
         return self.ranks.gather(unit(voices)), self.ranks.gather(unit(faces))

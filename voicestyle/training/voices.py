@@ -1,17 +1,12 @@
-"""Recordings of many speakers: training speakers, held-out speakers, and their log-mels."""
+"""The speakers of a folder of recordings: those to train with, and those to hold out."""
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from cmpc2 import decode, log_mel, speech_only
-from voicestyle.training.augment_voices import recording_variants
 from voicestyle.training.errors import TrainingDataError
-from voicestyle.training.faces import Progress
 from voicestyle.training.labels import SEXES
 
 _HOLD_OUT_SEED = 2204_14057
@@ -68,32 +63,3 @@ def hold_out(speakers: list[Speaker], per_sex: int) -> tuple[list[Speaker], list
         held.update(str(name) for name in rng.permutation(ids)[:per_sex])
     training = [speaker for speaker in speakers if speaker.speaker not in held]
     return training, [speaker for speaker in speakers if speaker.speaker in held]
-
-
-def served_log_mel(path: Path) -> Tensor:
-    """The log-mel of a recording as computed by the service: float32 [1, 64, T], T ≥ 800."""
-    return torch.from_numpy(log_mel(speech_only(decode(path))))
-
-
-def training_log_mels(folder: Path, speakers: list[Speaker], cache: Path, progress: Progress) -> list[list[Tensor]]:
-    """Log-mels [1, 64, T] of the variants of each speaker's recording, stored in `cache` (.npz).
-
-    Speech is detected in the unchanged recording, so that all variants contain the same frames.
-    """
-    key = ",".join(speaker.file for speaker in speakers)
-    if cache.is_file():
-        with np.load(cache, allow_pickle=False) as stored:
-            if str(stored["key"]) == key:
-                count = int(stored["variants"])
-                return [
-                    [torch.from_numpy(stored[f"{i}_{j}"].astype(np.float32)) for j in range(count)]
-                    for i in range(len(speakers))
-                ]
-    variants: list[list[Tensor]] = []
-    for i in progress(range(len(speakers))):
-        speech = speech_only(decode(folder / speakers[i].file))
-        rng = np.random.Generator(np.random.Philox(i))
-        variants.append([torch.from_numpy(log_mel(each, 1)) for each in recording_variants(speech, rng)])
-    arrays = {f"{i}_{j}": mel.half().numpy() for i, row in enumerate(variants) for j, mel in enumerate(row)}
-    np.savez(cache, key=key, variants=len(variants[0]), **arrays)  # pyright: ignore[reportArgumentType]
-    return [[mel.half().float() for mel in row] for row in variants]

@@ -81,7 +81,9 @@ class ContinuousBatch:
         return self._failed_steps >= MAX_FAILED_STEPS
 
     def iterate(self, rows: Sequence[Row]) -> dict[str, Response]:
-        """Admit new requests, drop disconnected ones, step the batch; returns responses by request id.
+        """Admit new requests, drop disconnected ones, render those without steps, and step the batch.
+
+        Returns responses by request id.
 
         Never raises because of one request: an error with one is the response to that one, and a step that fails is
         the response to all requests in the batch.
@@ -90,8 +92,9 @@ class ContinuousBatch:
         self._drop_disconnected({row.id for row in rows})
         responses = self._admit(rows)
         try:
-            for request in self._scheduler.start_waiting():
-                self._pipeline.start(request)
+            self._pipeline.start(self._scheduler.start_waiting())
+            while requests := self._scheduler.next_without_steps():
+                responses |= self._render(requests)
             progress = self._step()
         except Exception:
             self._failed_steps += 1
@@ -100,7 +103,8 @@ class ContinuousBatch:
             responses |= {request.id: self._fail(request) for request in failed}
         else:
             responses |= self._collect_events(progress)
-            responses |= self._render()
+            while request := self._scheduler.next_to_render():
+                responses |= self._render([request])
         responses |= self._collect_faces()
         for request in self._scheduler.requests.values():
             if request.id not in responses and request.stream and (chunk := request.stream.next_chunk()):
@@ -213,16 +217,22 @@ class ContinuousBatch:
                         responses[request.id] = self._fail(request)
         return responses
 
-    def _render(self) -> dict[str, Response]:
-        """Render the requests that have taken all of their steps, and encode their images in other threads."""
-        responses: dict[str, Response] = {}
-        while request := self._scheduler.next_to_render():
-            try:
-                request.face = self._encoders.submit(self._pipeline.render(request).encode)
-            except Exception:
-                log.exception("request %s: the image could not be rendered", request.id)
-                responses[request.id] = self._fail(request)
-        return responses
+    def _render(self, requests: Sequence[ServiceRequest]) -> dict[str, Response]:
+        """Render requests that have no steps left, and encode their images in other threads.
+
+        Returns the responses to those that fail.
+        """
+        try:
+            rendered = self._pipeline.render_all(requests)
+        except Exception:
+            if len(requests) > 1:  # the error is the response to the requests that cause it alone
+                return {key: failed for request in requests for key, failed in self._render([request]).items()}
+            (request,) = requests
+            log.exception("request %s: the image could not be rendered", request.id)
+            return {request.id: self._fail(request)}
+        for request, each in zip(requests, rendered, strict=True):
+            request.face = self._encoders.submit(each.encode)
+        return {}
 
     def _collect_faces(self) -> dict[str, Response]:
         """The responses to requests whose image is encoded. Waits for one if nothing else is left to do."""

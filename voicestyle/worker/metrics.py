@@ -76,6 +76,7 @@ class _Instruments:
         self.batch_size = histogram("batch_size", "Requests that took the steps of an iteration together", BATCH_SIZES)
         self.steps = counter("steps_total", "Optimisation steps of the batch")
         self.request_steps = counter("request_steps_total", "Optimisation steps, counted once per request in them")
+        self.instant_faces = counter("instant_faces_total", "Faces made without an optimisation step")
         self.live = total("live_requests", "Requests in the batch, and those whose image is being encoded")
         self.waiting = total("waiting_requests", "Requests in the worker that wait for a slot in the batch")
         self.capacity = total("capacity_requests", "Slots in the batch")
@@ -171,6 +172,8 @@ class Metrics:
     def finished(self, protocol: str, face: Face, seconds: float) -> None:
         """Count a face, `seconds` after its request arrived."""
         self._done("face", protocol, seconds)
+        if not face.settings.steps:
+            self._all.instant_faces.inc()
         _observe(self._all.similarity, face.similarity, least=-math.inf)
         _observe(self._all.first_similarity, face.first_similarity, least=-math.inf)
         _observe(self._all.audio_seconds, face.audio_seconds)
