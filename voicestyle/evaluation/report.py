@@ -9,7 +9,7 @@ from voicestyle.evaluation.intervals import CONFIDENCE, Estimate
 from voicestyle.evaluation.judge import Judgement
 
 FORMAT = 2
-FIRST, INSTANT, LAST = "first", "instant", "last"  # the kinds of faces; `instant` is also the name of the preset
+FIRST, LAST = "first", "last"  # the kinds of faces, besides those of the preset INSTANT
 CLEAN = "none"  # the name of the recording as it is, beside the conditions
 Direction = Literal["voice to face", "face to voice"]
 Share = Annotated[float, Meta(ge=0, le=1)]
