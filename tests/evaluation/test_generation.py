@@ -383,8 +383,9 @@ def test_conditions_and_sensitivity_are_measured_on_the_same_faces(evaluation, r
         similarity = [row.conditions[name].similarity for row in section.rows]
         assert figures[name].similarity.value == pytest.approx(np.mean(similarity))
     assert section.sensitivity.faces == 4
-    assert section.sensitivity.another_speaker_of_one_sex is None  # one woman, one man
-    assert min(getattr(section.sensitivity, name).value for name in ("background", "light", "colour")) > 0
+    # One woman and one man: nobody else of one sex.
+    assert (section.sensitivity.another_speaker_of_one_sex, section.sensitivity.background) == (None, None)
+    assert min(getattr(section.sensitivity, name).value for name in ("light", "colour", "another_speaker")) > 0
 
 
 def test_instant_faces_need_a_mapper(evaluation, recordings):
@@ -393,24 +394,29 @@ def test_instant_faces_need_a_mapper(evaluation, recordings):
             replace(evaluation, **asked).run(recordings)
 
 
-@pytest.mark.long
-def test_instant_faces_stand_beside_first_and_last(evaluation, recordings, tmp_path, monkeypatch):
-    """With the preset `fast` in place of `instant`, whose mapper the tiny bundle lacks."""
-    options = Plan._options
-    monkeypatch.setattr(Plan, "_options", lambda plan, preset: options(plan, "fast" if preset == "instant" else preset))
-    monkeypatch.setattr(GenerationEvaluation, "_check_mapper", lambda *_: None)
+def test_instant_faces_stand_beside_first_and_last(evaluation, recordings, mapper_bundle, tmp_path):
+    sheet = tmp_path / "sheet.jpg"
     asked = replace(
-        evaluation, instant=True, conditions=("mp3",), condition_preset="instant", sheet=tmp_path / "sheet.jpg"
+        evaluation, bundle=mapper_bundle, instant=True, conditions=("mp3",), condition_preset="instant", sheet=sheet
     )
-    section = asked.run(recordings)
+    section = asked.run(recordings[:4])
     assert list(section.faces) == ["first", "instant", "last"]
-    assert section.faces["instant"].skin is not None
-    assert section.conditions.preset == "fast"
-    assert section.conditions.figures["none"].sex == section.faces["instant"].sex
-    assert all(list(row.conditions) == ["mp3"] for row in section.rows)  # each face is made once
+    pipeline = Pipeline.load(mapper_bundle)
+    for row, recording in zip(section.rows, recordings[:4], strict=True):
+        expected = generate_face(pipeline, recording.audio(), Options(preset="instant", seed=0, size=64))
+        assert row.faces["instant"].similarity == pytest.approx(expected.similarity, abs=1e-6)
+        assert row.faces["instant"].similarity != row.faces["first"].similarity
+        assert list(row.conditions) == ["mp3"]  # each face is made once
+    instant = section.faces["instant"]
+    changes = [row.faces["instant"].skin - row.faces["first"].skin for row in section.rows]
+    assert instant.skin.mean.value == pytest.approx(np.mean(changes))
+    assert (section.conditions.preset, section.conditions.steps) == ("instant", 0)
+    assert section.conditions.figures["none"].sex == instant.sex
     page = write_report(tmp_path / "out", generation=section).read_text()
-    assert page.count('alt="instant face"') == 6
-    assert Image.open(tmp_path / "sheet.jpg").width > Image.open(tmp_path / "sheet.jpg").height
+    assert page.count('alt="instant face"') == 4
+    with Image.open(sheet) as image:
+        assert image.size == (2 * (3 * 96 + 14) + 14, 18 + 2 * 96 + 14 + 18 + 14)
+    assert list(read_report(tmp_path / "out").generation.faces) == ["first", "instant", "last"]
 
 
 @pytest.mark.long

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from cmpc2 import AudioError, decode
 from voicestyle.errors import InputError
-from voicestyle.evaluation.report import CLEAN, FIRST, INSTANT, LAST
+from voicestyle.evaluation.report import CLEAN, FIRST, LAST
 from voicestyle.evaluation.speakers import Recording, to_wav
 from voicestyle.face import Face
 from voicestyle.offline import generate_faces
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline, Prepared
-from voicestyle.presets import DEFAULT
+from voicestyle.presets import DEFAULT, INSTANT
 from voicestyle.voice_conditions import CONDITIONS
 
 _UNUSABLE = (AudioError, InputError, OSError)

@@ -20,7 +20,6 @@ from voicestyle.evaluation.measured_faces import FaceMeasurement, Judge, Measure
 from voicestyle.evaluation.report import (
     CLEAN,
     FIRST,
-    INSTANT,
     LAST,
     Conditions,
     FaceRow,
@@ -34,7 +33,7 @@ from voicestyle.evaluation.speakers import Recording
 from voicestyle.face import Face
 from voicestyle.manifest import Manifest
 from voicestyle.pipeline import Pipeline
-from voicestyle.presets import DEFAULT
+from voicestyle.presets import DEFAULT, INSTANT
 
 SHEET_SPEAKERS = 20
 _FIGURE_PAIRS = 8
@@ -129,7 +128,7 @@ class GenerationEvaluation:
 
     def _check_mapper(self, manifest: Manifest) -> None:
         wanted = self.instant or (self.conditions and self.condition_preset == INSTANT)
-        if wanted and not getattr(manifest, "mapper", False):
+        if wanted and not manifest.mapper:
             raise EvaluationError(
                 f"instant faces need a bundle with a mapper (mapper.pt), received {manifest.name}@{manifest.version}"
             )

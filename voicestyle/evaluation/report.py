@@ -9,7 +9,7 @@ from voicestyle.evaluation.intervals import CONFIDENCE, Estimate
 from voicestyle.evaluation.judge import Judgement
 
 FORMAT = 2
-FIRST, INSTANT, LAST = "first", "instant", "last"  # the kinds of faces; `instant` is also the name of the preset
+FIRST, LAST = "first", "last"  # the kinds of faces, besides those of the preset INSTANT
 CLEAN = "none"  # the name of the recording as it is, beside the conditions
 Direction = Literal["voice to face", "face to voice"]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -192,8 +192,8 @@ class Sensitivity(Struct, frozen=True, kw_only=True):
 
     faces: int
     background: Estimate | None
-    light: Estimate
-    colour: Estimate
+    light: Estimate | None
+    colour: Estimate | None
     another_speaker: Estimate | None
     another_speaker_of_one_sex: Estimate | None
     spread: float

@@ -20,7 +20,7 @@ from voicestyle.evaluation.intervals import Bootstrap, Estimate, number_people
 from voicestyle.evaluation.pixels import read_pixels
 from voicestyle.evaluation.report import Sensitivity
 
-BACKGROUNDS = 4  # other speakers' backgrounds that each face gets
+BACKGROUNDS = 4  # those of other speakers of the same sex that each face gets
 
 Embed = Callable[[Pixels], NDArray[np.float64]]
 
@@ -62,7 +62,8 @@ def measure_sensitivity(
         face, target = pixels[i].astype(np.float32), targets[i]
         vectors.append(embed(face))
         similarity = float(vectors[i] @ target)
-        others = np.flatnonzero(persons != persons[i])
+        # Hair counts as background here, and that of the other sex would change what the face suggests.
+        others = np.flatnonzero((persons != persons[i]) & (of_sexes == of_sexes[i]))
         chosen = source.choice(others, min(BACKGROUNDS, len(others)), replace=False)
         changed = {
             "background": [with_background(face, pixels[other].astype(np.float32)) for other in chosen],
@@ -83,10 +84,14 @@ def measure_sensitivity(
             return None
         return bootstrap.mean(people, swapped[kept], persons[one[kept]], persons[other[kept]])
 
-    estimates = {name: bootstrap.mean(people, np.array(values), persons) for name, values in changes.items()}
+    estimates: dict[str, Estimate | None] = {}
+    for name, values in changes.items():
+        kept = np.isfinite(values)
+        mean = bootstrap.mean(people, np.array(values)[kept], persons[kept])
+        estimates[name] = mean if kept.any() else None
     return Sensitivity(
         faces=len(pixels),
-        background=estimates["background"] if people > 1 else None,
+        background=estimates["background"],
         light=estimates["light"],
         colour=estimates["colour"],
         another_speaker=swap(np.ones(len(one), np.bool_)),
