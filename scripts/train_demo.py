@@ -30,6 +30,7 @@ from voicestyle.training.voices import read_speakers
 from voicestyle.voice_networks import fetch_ge2e_wheel
 
 WHEELS = Path(".cache/wheels")
+MAPPER_STEPS = 700
 PATH = click.Path(path_type=Path)
 
 
@@ -83,7 +84,7 @@ def main(
             mapper = train_mapper(
                 Bundle.load(work / "bundle", dtype=dtype),
                 trained.voices,
-                MapperOptions(seed=seed),
+                MapperOptions(seed=seed, steps=MAPPER_STEPS, minutes=None),
                 checkpoint=work / "mapper.pt",
                 report=lambda validation: logging.info("mapper: %s", validation),
             )

@@ -33,7 +33,7 @@ def face_oval(size: int) -> Pixels:
 def with_background(face: Pixels, other: Pixels) -> Pixels:
     """The face's oval on another image of the same size."""
     oval = face_oval(len(face))
-    return oval * face + (1 - oval) * other
+    return (oval * face + (1 - oval) * other).astype(np.float32)
 
 
 def with_light(face: Pixels, gain: float, slope: float) -> Pixels:
