@@ -75,7 +75,7 @@ class Encoders(nn.Module):
 @dataclass(frozen=True)
 class Faces:
     """images: uint8 [draws, 256, 256, 3]. rows: those of the bank, which are seeds. sex: int64 [n] of the bank.
-    latents, descriptors: [n, D] and [n, F]. directions: float32 [H, D] that predict `nuisances.NAMES`."""
+    latents, descriptors: [n, D] and [n, F]. directions: float32 [H, D] that predict `nuisances.NAMES`, age and sex."""
 
     images: NDArray[np.uint8]
     rows: NDArray[np.int64]
@@ -128,7 +128,8 @@ class DemoTraining:
         sex = _sex_of(training)
         crops = _crops(vectors, self.head_options.seed)
         voice_axes = VoiceAxes.fit(vectors.means(), crops, sex.numpy(), CODE_DIM)
-        # Skin stays free: a voice says nothing of it, and one skin for all would be a statement, too.
+        # Skin stays free: a voice says nothing of it, and one skin for all would be a statement, too. Age and sex do
+        # not: codes far from the mean would make children, and faces of the other sex.
         held = np.delete(faces.directions, SKIN_LUMINANCE, axis=0).astype(np.float64)
         face_axes = FaceAxes.fit(faces.latents, faces.descriptors, faces.sex, CODE_DIM, held=held)
         codes = voice_axes.codes(vectors.means())
@@ -184,11 +185,12 @@ class DemoTraining:
         steps = progress("describing faces")
         parts = [_describe(network, images[rows[i : i + _BATCH]]) for i in steps(range(0, len(rows), _BATCH))]
         steps = progress("measuring faces")
-        values = nuisances(images[rows[i]] for i in steps(range(len(rows))))
+        sex = labels.sex[rows].astype(np.int64)
+        values = np.column_stack([nuisances(images[rows[i]] for i in steps(range(len(rows)))), labels.age[rows], sex])
         return Faces(
             images,
             rows,
-            labels.sex[rows].astype(np.int64),
+            sex,
             latents,
             np.concatenate(parts),
             predictive_directions(latents, (values - values.mean(0)) / values.std(0), HOLD_RIDGE),
