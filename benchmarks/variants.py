@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.networks import Source, Synthetic
 from benchmarks.published_loop import Step, published_loop, voice_distance
-from cmpc2.resnet import fold_batch_norm
+from cmpc2.resnet import ResNet, fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE
 from voicestyle.engine import CudaCapture, Engine, Generator, Schedule, VoiceObjective
@@ -62,7 +62,10 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
     networks = source.load()
     latents = [networks.first_latent(face) for face in faces]
     generator = networks.generator.to(device)
-    encoder = fold_batch_norm(networks.encoders.requires_grad_(False).face_subnet).to(device)
+    encoder = networks.face_encoder.requires_grad_(False)
+    if isinstance(encoder, ResNet):
+        encoder = fold_batch_norm(encoder)
+    encoder = encoder.to(device)
     if variant.compiled:
         generator = _compiled(generator, device, variant.dtype, GENERATOR_INTERFACE)
         encoder = _compiled(encoder, device, variant.dtype)
@@ -73,7 +76,7 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
         cast(Generator, generator),
         VoiceObjective(
             encoder,
-            embedding_dim=networks.encoders.face_subnet.embedding_dim,
+            embedding_dim=networks.embedding_dim,
             image_size=networks.image_size,
         ),
         latent_std=networks.latent_std,
@@ -87,7 +90,7 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
         engine.capture(CudaCapture(device))
     for face, latent in zip(faces, latents, strict=True):
         with torch.no_grad():
-            voice = networks.encoders.encode_voice(networks.voice(face))[0]
+            voice = networks.voice_encoder(networks.voice(face))[0]
         engine.add(face, [voice], latent, seed=face, steps=networks.steps)
 
     def state(face: int) -> Step:
@@ -100,15 +103,13 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
 
 def _start_published(source: Synthetic, face: int, device: torch.device) -> Run:
     networks = source.load()
-    encoders = networks.encoders.to(device)
+    voice_encoder, face_encoder = networks.voice_encoder.to(device), networks.face_encoder.to(device)
     draw = torch.Generator().manual_seed(face)  # the noise that the engine draws from this seed
     shapes = cast(list[list[int]], networks.generator.noise_shapes)
     noise = [torch.randn(1, *shape, generator=draw)[None].to(device) for shape in shapes]
     steps = published_loop(
         source.published_generator().to(device),
-        voice_distance(
-            encoders.encode_voice, encoders.encode_face, networks.voice(face).to(device), networks.image_size
-        ),
+        voice_distance(voice_encoder, face_encoder, networks.voice(face).to(device), networks.image_size),
         first_latent=networks.first_latent(face)[None].to(device),
         first_noise=noise,
         latent_noise=torch.randn(networks.steps, 512, generator=draw).to(device),

@@ -1,6 +1,6 @@
 """Train the demo bundle and write its files in voicestyle/assets/demo, all but those of the generator's head.
 
-    python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER]
+    python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER] [--assets FOLDER]
 
 First the encoders, the latent bank and the map of first latents, then the mapper, through the bundle that these make.
 Needs the `train` extra and npm. FOLDER contains speakers.csv (file,speaker,sex) and one recording per speaker. An
@@ -8,6 +8,7 @@ interrupted run resumes when it is started again with the same work folder.
 """
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from voicestyle import demo_bundle
 from voicestyle.bundle import Bundle
 from voicestyle.face_networks.npm_package import DEFAULT_CACHE
+from voicestyle.generators import DEFAULT_HEAD
 from voicestyle.precision import AUTO, choose_dtype
 from voicestyle.training.demo import DemoTraining
 from voicestyle.training.errors import TrainingDataError
+from voicestyle.training.faces import CAPACITY
 from voicestyle.training.mapper_options import MapperOptions
 from voicestyle.training.mapper_training import train_mapper
 from voicestyle.training.options import TUNE, FaceOptions, TrainOptions
@@ -44,8 +47,8 @@ def progress(title: str) -> Callable[[range], Iterable[int]]:
 @click.option("--networks", type=PATH, default=DEFAULT_CACHE, help="Folder of dlib's ResNet, which npm downloads.")
 @click.option("--work", type=PATH, default=Path(".cache/train_demo"), help="Folder for faces, checkpoint and log.")
 @click.option("--assets", type=PATH, default=demo_bundle.ASSETS, help="Folder to write the weights to.")
-@click.option("--faces", type=int, default=FaceOptions().draws, help="Faces to draw; about half are kept.")
-@click.option("--seed", type=int, default=0, help="Random seed of the weights, the pairing and the batches.")
+@click.option("--faces", type=click.IntRange(1, CAPACITY), default=FaceOptions().draws, help="Faces to draw.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the weights, the pairing and the batches.")
 def main(
     voices: Path,
     wheel: Path | None,
@@ -78,6 +81,8 @@ def main(
         (assets / demo_bundle.MAPPER).unlink(missing_ok=True)  # it belongs to the encoders that are replaced
         with logging_redirect_tqdm():
             trained = training.run(progress, logging.info)
+            if not (assets / DEFAULT_HEAD.name).is_file():
+                shutil.copyfile(DEFAULT_HEAD, assets / DEFAULT_HEAD.name)  # the faces were drawn with it
             ge2e_wheel = fetch_ge2e_wheel(WHEELS)
             demo_bundle.build_demo_bundle(work / "bundle", training.wheel, ge2e_wheel, assets)
             dtype = choose_dtype(AUTO, "cpu")

@@ -1,12 +1,9 @@
 """Values and gradients of the losses against plain loops in float64."""
 
-import math
-
-import pytest
 import torch
 from torch.nn import functional as F
 
-from voicestyle.training.losses import contrast_within, cross_modal_contrast, prototype_contrast, view_agreement
+from voicestyle.training.losses import contrast_within, cross_modal_contrast, prototype_contrast
 
 
 def embeddings(count: int, seed: int) -> torch.Tensor:
@@ -68,11 +65,3 @@ def test_prototype_contrast_equals_the_reference():
         ]
     ).mean()
     torch.testing.assert_close(prototype_contrast(voices, prototypes, assignments, 0.1).mean(), plain)
-
-
-@pytest.mark.parametrize("angle", [0.0, 0.5, math.pi / 2])
-def test_view_agreement_is_one_minus_the_cosine(angle):
-    first = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]).double()
-    loss = view_agreement(torch.cat([first, first @ turn.T]), 2)
-    assert float(loss) == pytest.approx(1 - math.cos(angle), abs=1e-6)

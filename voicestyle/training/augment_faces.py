@@ -1,4 +1,4 @@
-"""Augmentation of faces that makes the face encoder invariant to colour, light, sharpness and small shifts.
+"""Augmentation of faces that makes the face encoder invariant to background, colour, light, sharpness and small shifts.
 
 A voice contains no information on skin tone or lighting. Each view is therefore recoloured at random, both as a whole
 and separately within a soft oval over the face, so that skin cannot be recognised by its contrast to the background.
@@ -44,6 +44,7 @@ class FaceAugmentation:
         return (views + strength * noise).clamp(-1, 1)
 
     def _behind(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Replace what is outside the face in some images by that part of the image before in the batch."""
         face = _soft_oval(len(images), images.shape[-1], generator, radius=0.65, spread=0.05)
         kept = (torch.rand(len(images), 1, 1, 1, generator=generator) >= self.background).to(images.dtype)
         weight = torch.maximum(face, kept)

@@ -1,7 +1,7 @@
 """Batches of the demo training: two crops of a voice and two views of a face of each identity.
 
 An identity is a training speaker with the faces of the speaker's code, or a face of the bank with a made-up voice of
-its code (`pairing`): there are 211 speakers, too few to fill the space of voices.
+its code (`pairing`): a few hundred speakers are too few to fill the space of voices.
 """
 
 from collections.abc import Callable, Iterator
@@ -73,8 +73,8 @@ class BatchMaker:
         return max(1, len(self.data.speaker_sex) // self.options.speakers_per_batch)
 
     def description(self) -> dict[str, Any]:
-        """The numbers of speakers and faces. The options are the objective's."""
-        return {"speakers": len(self.data.speaker_sex), "faces": len(self.data.bank_rows)}
+        """The speakers' vectors and the number of faces. The options are the objective's."""
+        return {"speakers": self.data.speakers.sha256(), "faces": len(self.data.bank_rows)}
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch."""

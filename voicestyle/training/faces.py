@@ -17,6 +17,9 @@ from voicestyle.training.errors import TrainingDataError
 Progress = Callable[[range], Iterable[int]]
 """Wraps the range of remaining steps, as `tqdm` does."""
 
+StageProgress = Callable[[str], Progress]
+"""Returns the progress of the stage of a title, e.g. "drawing faces"."""
+
 ImageOf = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """z [N, 512] to images [N, 3, size, size], nominally in [-1, 1]."""
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from voicestyle.training.errors import TrainingDataError
 from voicestyle.training.faces import Progress
 from voicestyle.training.options import FaceOptions
+from voicestyle.whole_files import whole_file
 
 FEMALE, MALE, UNKNOWN = 0, 1, -1
 SEXES = ("F", "M")
@@ -81,5 +82,6 @@ def label_faces(
             sex[i] = MALE if found[0]["gender"]["value"] == "male" else FEMALE
             confidence[i] = found[0]["gender"]["confidence"]
             age[i] = found[0]["age"]["value"]
-    np.savez(cache, images_sha256=digest, sex=sex, confidence=confidence, age=age)
+    with whole_file(cache) as draft, draft.open("wb") as file:
+        np.savez(file, images_sha256=np.array(digest), sex=sex, confidence=confidence, age=age)
     return FaceLabels(sex, confidence, age)

@@ -73,9 +73,3 @@ def contrast_within(embeddings: Tensor, same: Tensor, temperature: float) -> Ten
     logits = (embeddings @ embeddings.T / temperature).masked_fill(itself, -torch.inf)
     positive = logits.masked_fill(~same, -torch.inf)
     return (torch.logsumexp(logits, 1) - torch.logsumexp(positive, 1)).mean()
-
-
-def view_agreement(embeddings: Tensor, views: int) -> Tensor:
-    """1 − mean cosine between an item's views; embeddings [views·N, E], ordered by view."""
-    grouped = embeddings.view(views, -1, embeddings.shape[1])
-    return 1.0 - (grouped[0] * grouped[1:].mean(0)).sum(1).mean()

@@ -41,7 +41,10 @@ class TrainOptions:
     speakers_per_batch: half women, half men, with two voice crops and two face views per speaker.
     bank_faces_per_batch: faces of the bank, each an identity of its own, with made-up voices.
     clusters: number of prototypes in the prototype loss, over both sexes.
+    temperature, sex_temperature: of the contrasts between identities and between the sexes.
+    instance_weight … distance_weight: of the losses of `DemoObjective`.
     precision: of the encoders' operations, "float32" or "bfloat16".
+    seed: of the weights, the pairing and the batches.
     """
 
     epochs: int = 200

@@ -17,7 +17,6 @@ Array = NDArray[np.float64]
 
 LDA_SHRINKAGE: Final = 0.3  # of the covariance within a sex, towards its mean variance
 RIDGE: Final = 0.05  # of the descriptors' covariance, in units of its mean variance
-HOLD_RIDGE: Final = 0.1  # of the latents' covariance, in units of its mean variance
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,9 @@ class VoiceAxes:
     length: float
 
     @classmethod
-    def fit(cls, speakers: NDArray[np.float32], crops: NDArray[np.float32], sex: NDArray[np.int64], count: int):
+    def fit(
+        cls, speakers: NDArray[np.float32], crops: NDArray[np.float32], sex: NDArray[np.int64], count: int
+    ) -> "VoiceAxes":
         """Fit to the mean vectors [S, V] of training speakers and to crops [S, n, V] of them; sex: [S], 0 for F.
 
         The axes are principal components, not whitened: GE2E's own distances separate speakers better than whitened
@@ -92,7 +93,7 @@ class FaceAxes:
         held: Array,
         components: int = 200,
         distance: float = 5.5,
-    ):
+    ) -> "FaceAxes":
         """Fit to latents [N, D] and a recognition network's descriptors [N, F] of the bank's faces; sex: [N].
 
         The axes are the first `count` pairs of canonical correlation analysis between latents, of which the first
@@ -104,6 +105,10 @@ class FaceAxes:
         x = latents - mean[sex]
         y = descriptors - np.stack([descriptors[sex == each].mean(0) for each in (0, 1)])[sex].astype(np.float64)
         covariance = x.T @ x / len(x)
+        # Removes what the held directions predict of w.
+        rest = np.eye(x.shape[1]) - held.T @ np.linalg.solve(held @ covariance @ held.T, held @ covariance)
+        x = x @ rest
+        covariance = x.T @ x / len(x)
         values, vectors = np.linalg.eigh(covariance)
         principal = vectors[:, ::-1][:, :components] / np.sqrt(values[::-1][:components])
         values, vectors = np.linalg.eigh(y.T @ y / len(y))
@@ -112,12 +117,11 @@ class FaceAxes:
         variates = principal @ left[:, :count]  # [D, K], of unit variance and uncorrelated
         variates = variates * _signs(variates.T).T
         moves = variates.T @ covariance  # E[w | one variate is 1]
-        moves = moves - moves @ held.T @ np.linalg.solve(held @ covariance @ held.T, held @ covariance)
         strengths = np.sqrt(correlations[:count])
         moves = moves * strengths[:, None]
         codes = unit_rows(x @ variates / strengths)
         moves = moves * distance / np.linalg.norm(codes @ moves, axis=1).mean()
-        return cls(mean, variates / strengths, moves)
+        return cls(mean, rest @ variates / strengths, moves)
 
     def codes(self, latents: NDArray[np.float32], sex: NDArray[np.int64]) -> Array:
         """Codes [N, K] of faces, from their latents [N, D] and their sex [N]."""

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cmpc2 import decode, speech_only
+from cmpc2 import AudioError, decode, speech_only
 from cmpc2.audio import FULL_SCALE
+from voicestyle.training.errors import TrainingDataError
 from voicestyle.training.faces import Progress
 from voicestyle.training.randomness import random_below
 from voicestyle.training.voices import Speaker
 from voicestyle.voice_conditions import Condition
 from voicestyle.voice_networks import Ge2e, Ge2eFrontEnd
+from voicestyle.whole_files import whole_file
 
 Windows = NDArray[np.float32]
 """Unit vectors [P, 256] of the windows of one recording, in their order."""
@@ -32,6 +34,13 @@ class SpeakerVectors:
     def means(self) -> NDArray[np.float32]:
         """The vector of each speaker's whole recording, float32 [S, 256], of length 1."""
         return np.stack([unit(each[0].mean(0)) for each in self.windows])
+
+    def sha256(self) -> str:
+        """The hash of all vectors."""
+        digest = hashlib.sha256()
+        for windows in (windows for variants in self.windows for windows in variants):
+            digest.update(f"{windows.shape}".encode() + np.ascontiguousarray(windows).tobytes())
+        return digest.hexdigest()
 
     def crop(self, speaker: int, generator: torch.Generator) -> NDArray[np.float32]:
         """The vector [256] of a random part of the speaker's recording, under a random condition or under none."""
@@ -66,7 +75,8 @@ def speaker_vectors(
 ) -> SpeakerVectors:
     """The vectors of each speaker's recording, alone and under `conditions`, stored in `cache` (.npz).
 
-    Speech is detected in the recording itself, as conditions are made from it.
+    Speech is detected in the recording itself, as conditions are made from it. The cache is reused for the same names
+    and sizes of files. Raises TrainingDataError for a file that is no recording of speech.
     """
     names = ["none", *conditions]
     files = ",".join(f"{speaker.file} {(folder / speaker.file).stat().st_size}" for speaker in speakers)
@@ -80,10 +90,14 @@ def speaker_vectors(
     ge2e = network()
     arrays: dict[str, NDArray[np.float16]] = {}
     for i in progress(range(len(speakers))):
-        speech = speech_only(decode(folder / speakers[i].file))
+        try:
+            speech = speech_only(decode(folder / speakers[i].file))
+        except AudioError as error:
+            raise TrainingDataError(f"{folder / speakers[i].file}: {error.message}") from error
         source = np.random.Generator(np.random.Philox(i))
         recordings = [speech, *(condition(speech, source) for condition in conditions.values())]
         for name, recording in zip(names, recordings, strict=True):
             arrays[f"{i}_{name}"] = window_vectors(ge2e, recording).astype(np.float16)
-    np.savez(cache, key=key, **arrays)  # pyright: ignore[reportArgumentType]
+    with whole_file(cache) as draft, draft.open("wb") as file:
+        np.savez(file, allow_pickle=False, key=np.array(key), **arrays)
     return SpeakerVectors([[arrays[f"{i}_{name}"].astype(np.float32) for name in names] for i in range(len(speakers))])

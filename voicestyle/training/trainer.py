@@ -180,6 +180,13 @@ class Trainer(Generic[AnyBatch]):
         }
 
     def _train_epoch(self) -> list[Losses]:
+        # Dropout draws from torch's global state, which is the caller's; each epoch has a state of its own.
+        devices = [self.ranks.device] if self.ranks.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.epoch)
+            return self._steps()
+
+    def _steps(self) -> list[Losses]:
         self.objective.start_epoch(self.epoch)
         self.model.train()
         per_epoch = self.source.steps_per_epoch
