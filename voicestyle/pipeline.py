@@ -214,6 +214,11 @@ class Pipeline:
         centre = torch.from_numpy(latent_prior.mean) if prior.centre == "bank" else None
         return {"prior_weight": prior.weight, "prior_centre": centre, "hold": prior.hold}
 
+    def first_similarity(self, prepared: Prepared) -> float:
+        """cos(voice, face) of the first latent, without the noise that the first step of an optimisation adds."""
+        start = self._one_pass.outcome(prepared.first_latent, prepared.settings.seed)
+        return _last(self._one_pass.measure([start], [prepared.voice.embedding])[0])
+
     def start(self, requests: Sequence[FaceRequest]) -> None:
         """Add requests to the batch; those without steps stay outside, and can be rendered now.
 

@@ -102,6 +102,7 @@ def generate_all(
     kinds = plan.kinds()
     skipped: dict[str, str] = {}
     voices: dict[int, Tensor] = {}
+    first: dict[int, float] = {}
 
     def skip(recording: Recording, name: str, error: Exception) -> None:
         skipped[name] = str(error).replace(str(recording.path), recording.path.name)
@@ -114,7 +115,7 @@ def generate_all(
             except _UNUSABLE as error:
                 skip(recording, recording.name, error)
                 continue
-            voices[i] = prepared.voice.embedding
+            voices[i], first[i] = prepared.voice.embedding, pipeline.first_similarity(prepared)
             for kind, options in kinds.items():
                 yield f"{i} {kind}", replace(prepared, settings=pipeline.manifest.resolve(options))
             for name, under in _under_conditions(pipeline, plan, recording, audio, prepared):
@@ -134,7 +135,9 @@ def generate_all(
     found: list[RecordingFaces | None] = [
         RecordingFaces(
             voice=voices[i],
-            kinds={kind: made[f"{i} {kind}"] for kind in kinds},
+            # The similarity of a first step is that of a face with noise.
+            kinds={kind: made[f"{i} {kind}"] for kind in kinds}
+            | {FIRST: replace(made[f"{i} {FIRST}"], trace=[first[i]])},
             conditions={name: made[key] for name in names if (key := f"{i} under {name}") in made},
         )
         if i in voices
