@@ -34,6 +34,7 @@ from voicestyle.voice_networks import fetch_ge2e_wheel
 
 WHEELS = Path(".cache/wheels")
 MAPPER_STEPS = 700
+MAPPER_PRIOR = 0.3  # one pass may move further than the optimisation, whose steps drift
 PATH = click.Path(path_type=Path)
 
 
@@ -89,7 +90,7 @@ def main(
             mapper = train_mapper(
                 Bundle.load(work / "bundle", dtype=dtype),
                 trained.voices,
-                MapperOptions(seed=seed, steps=MAPPER_STEPS, minutes=None),
+                MapperOptions(seed=seed, steps=MAPPER_STEPS, minutes=None, prior_weight=MAPPER_PRIOR, virtual=0),
                 checkpoint=work / "mapper.pt",
                 report=lambda validation: logging.info("mapper: %s", validation),
             )

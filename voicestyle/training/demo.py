@@ -50,6 +50,7 @@ Report = Callable[[str], None]
 EMBEDDING_DIM = 64
 CODE_DIM = 48
 HIDDEN = 256  # of the face's head
+MADE_UP = 3  # voices of each face of the bank, for the mapper
 CROPS = 24  # of each speaker, to fit the axis of sex and the map of first latents
 SEX_LENGTH = 0.7  # of the part of a voice's first embedding that is its sex; that of its code is 1
 SEX_SHARPNESS = 2.0  # of tanh; the mean scores of the sexes are −1 and 1
@@ -69,8 +70,7 @@ class Encoders(nn.Module):
 
 @dataclass(frozen=True)
 class Trained:
-    """measured: metrics, by `assets.measure`. voices: embeddings [E] of crops of the training speakers, each with the
-    speaker's id."""
+    """measured: metrics, by `assets.measure`. voices: embeddings [E] for the mapper, each with the id of its speaker."""
 
     measured: dict[str, Any]
     voices: list[tuple[Tensor, str]]
@@ -143,10 +143,20 @@ class DemoTraining:
         held_vectors = self._vectors(held_out, "held_out", progress)
         latent_map = self._map(voice_head.eval(), data, face_axes, crops)
         measured = self._finish(encoders, latent_map, faces, held_vectors, held_out)
+        return Trained(measured, self._mapper_voices(voice_head, data, crops, training))
+
+    def _mapper_voices(
+        self, head: VoiceHead, data: TrainingSet, crops: NDArray[np.float32], speakers: list[Speaker]
+    ) -> list[tuple[Tensor, str]]:
+        """Embeddings of the speakers' crops, and of made-up voices of the bank: each face is a speaker of its own."""
+        generator = keyed_generator(Draw.ITEM, self.head_options.seed, len(speakers))
+        every = torch.arange(len(data.bank_rows))
+        made_up = [data.made_up_voices(every, generator) for _ in range(MADE_UP)]
+        names = [speaker.speaker for speaker in speakers for _ in range(CROPS)]
+        names += [f"face {row}" for _ in range(MADE_UP) for row in every.tolist()]
         with torch.inference_mode():
-            embeddings = voice_head(torch.from_numpy(crops.reshape(-1, crops.shape[-1])))
-        names = [speaker.speaker for speaker in training for _ in range(CROPS)]
-        return Trained(measured, list(zip(embeddings.clone(), names, strict=True)))
+            embeddings = head(torch.from_numpy(np.concatenate([crops.reshape(-1, crops.shape[-1]), *made_up])))
+        return list(zip(embeddings.clone(), names, strict=True))
 
     def _vectors(self, speakers: list[Speaker], name: str, progress: StageProgress) -> SpeakerVectors:
         # Only training uses the recordings under conditions.
