@@ -70,7 +70,7 @@ class Encoders(nn.Module):
 
 @dataclass(frozen=True)
 class Trained:
-    """measured: metrics, by `assets.measure`. voices: embeddings [E] for the mapper, each with the id of its speaker."""
+    """measured: metrics, by `assets.measure`. voices: embeddings [E] for the mapper, each with its speaker's id."""
 
     measured: dict[str, Any]
     voices: list[tuple[Tensor, str]]
