@@ -26,7 +26,7 @@ def test_the_bundle_describes_itself(bundle, demo_bundle):
 
 
 def test_committed_weights_stay_small():
-    assert sum(path.stat().st_size for path in ASSETS.iterdir()) < 15e6
+    assert sum(path.stat().st_size for path in ASSETS.iterdir()) < 25e6
 
 
 def test_prototypes_are_the_centres_of_their_faces(bundle):
@@ -58,9 +58,9 @@ def test_the_version_covers_all_imported_code():
 def test_weights_that_do_not_fit_their_description_are_named(tmp_path):
     description = (ASSETS / "encoders.json").read_text()
     (tmp_path / "encoders.json").write_text(description)
-    np.savez(tmp_path / "encoders.npz", **{"voice_subnet.conv9.weight": np.zeros(3, np.float16)})
+    np.savez(tmp_path / "encoders.npz", **{"voice.conv9.weight": np.zeros(3, np.float16)})
     with pytest.raises(BundleError, match=r"encoders.npz does not fit encoders.json"):
-        read_encoders(tmp_path)
+        read_encoders(tmp_path / "unread.whl", tmp_path)
 
 
 def test_a_wheel_on_disk_is_not_fetched_again(tmp_path, monkeypatch):
