@@ -117,7 +117,7 @@ class Demo:
             generator=generator,
             voice_encoder=voice_encoder,
             face_encoder=face_encoder,
-            embedding_dim=voice_encoder.head.linear.out_features,
+            embedding_dim=face_encoder.head.linear.out_features,
             latent_std=latent_std(generator),
             image_size=IMAGE_SIZE,
             learning_rate=LEARNING_RATE,

@@ -35,7 +35,7 @@ LEFT_OUT: Final = (
     *("assets", "bank_builder", "cli", "client", "evaluation", "face_networks", "inversion", "photographs"),
     *("published", "serving", "training", "voice_networks"),
     *("archive.py", "demo_bundle.py", "demo_encoders.py", "inverted_latents.py", "latent_embeddings.py"),
-    *("offline.py", "photo_bundle.py", "probe.py", "video_frames.py", "voice_conditions.py", "wheels.py"),
+    *("mapper.py", "offline.py", "photo_bundle.py", "probe.py", "video_frames.py", "voice_conditions.py", "wheels.py"),
 )
 FINGERPRINT: Final = "fingerprint.json"
 

@@ -102,7 +102,7 @@ class Pipeline:
             latent_std=bundle.manifest.latent_std,
             latent_rows=bundle.manifest.latent_rows,
             capacity=capacity,
-            max_steps=bundle.manifest.limits.steps,
+            max_steps=max(bundle.manifest.limits.steps, WARM_UP_STEPS),
             prior=bundle.latent_prior,
             device=device,
             batched=batched,

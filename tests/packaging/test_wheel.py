@@ -16,6 +16,7 @@ from tests.support.sources import ROOT, copy_sources
 from voicestyle.cli.serve import PORT_OPTIONS
 from voicestyle.demo_bundle import fetch_wheel
 from voicestyle.serving import Ports
+from voicestyle.voice_networks import fetch_ge2e_wheel
 
 LINKED = {
     "voicestyle_handler.py": "handlers/voicestyle_handler.py",
@@ -123,8 +124,9 @@ def test_the_package_is_imported_from_the_wheel(environment):
 
 @pytest.mark.serving
 def test_all_commands_work_in_an_empty_folder(environment, samples):
-    wheel = fetch_wheel(ROOT / ".cache" / "wheels")
-    environment.run("voicestyle", "bundle", "demo", "--wheel", wheel)
+    wheels = ROOT / ".cache" / "wheels"
+    given = ("--wheel", fetch_wheel(wheels), "--ge2e-wheel", fetch_ge2e_wheel(wheels))
+    environment.run("voicestyle", "bundle", "demo", *given)
     environment.run("voicestyle", "archive")
     assert {path.name for path in environment.folder.iterdir()} == {"bundles", "model_store"}
     assert "is current" in environment.run("voicestyle", "archive")

@@ -9,6 +9,7 @@ from PIL import ExifTags, Image
 
 from voicestyle.errors import InputError
 from voicestyle.images import DIGITAL_SOURCE_TYPE, encode, to_pixels
+from voicestyle.manifest import Caps
 from voicestyle.offline import generate_face, generate_faces
 from voicestyle.options import FORMATS, Options
 from voicestyle.pipeline import FaceRequest, Pipeline
@@ -172,3 +173,10 @@ def test_a_caller_that_stops_early_leaves_nothing_behind(pipeline, samples):
     assert next(faces)[0] == "slt"
     faces.close()
     assert set(dict(generate_faces(pipeline, prepared))) == {"slt", "rms"}
+
+
+def test_a_service_may_allow_fewer_steps_than_a_warm_up_takes(tiny_bundle, samples):
+    pipeline = Pipeline.load(tiny_bundle, capacity=1, caps=Caps(steps=1))
+    assert len(generate_face(pipeline, samples / "slt.wav").trace) == 1
+    with pytest.raises(InputError, match="steps must be 1 to 1, got 2"):
+        pipeline.prepare(samples / "slt.wav", Options(steps=2))
