@@ -1,4 +1,4 @@
-"""Codes of made-up voices and faces: they agree within a speaker, keep their distances in w, and leave out what is held.
+"""Codes of made-up voices and faces: they agree within a speaker, keep their order in w, and leave out what is held.
 
 The voices have a few axes in which speakers differ, a difference of the sexes, and crops that scatter around a speaker.
 """
