@@ -60,8 +60,8 @@ MAPPER = "mapper.npz"
 
 DEFAULT_STEPS = 50
 # Published: 0.01. MODEL_CARD.md has the figures of this rate and this weight.
-LEARNING_RATE = 0.004
-PRIOR_WEIGHT = 0.3
+LEARNING_RATE = 0.002
+PRIOR_WEIGHT = 2.0
 NEAREST_PROTOTYPES = 3
 INSTANCES = 8
 
