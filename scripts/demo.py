@@ -10,12 +10,14 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Unpack
 
 import click
 
 from voicestyle import archive, demo_bundle
 from voicestyle.client import APIError, BadRequestError, Client, Face
 from voicestyle.errors import ArchiveError, BundleError, CheckpointError, ServerError
+from voicestyle.options import OptionValues
 from voicestyle.serving import TorchServe, stop_on_signals
 from voicestyle.voice_networks import fetch_ge2e_wheel
 from voicestyle.whole_files import write_whole
@@ -41,7 +43,7 @@ EXPECTED = (APIError, ArchiveError, BundleError, CheckpointError, FileNotFoundEr
 @click.option("--steps", type=int, help="Number of optimisation steps; by default the bundle's.")
 @click.option("--seed", type=int, help="Seed of the random noise; by default the bundle's.")
 @click.option("--size", type=int, help="Width and height of the face in pixels; by default the bundle's.")
-def main(voice: Path, face: Path, bundle: Path, **options: int | None) -> None:
+def main(voice: Path, face: Path, bundle: Path, **options: Unpack[OptionValues]) -> None:
     """Send a voice to a bundle on a TorchServe of its own; write the face as a PNG."""
     if not face.absolute().parent.is_dir():
         raise click.ClickException(f"cannot write {face}: {face.parent} is not a folder")
@@ -71,7 +73,7 @@ def build(bundle: Path) -> None:
             archive.build_archive(bundle, ARCHIVE)
 
 
-def generate(voice: Path, options: dict[str, int | None]) -> Face:
+def generate(voice: Path, options: OptionValues) -> Face:
     """Return the face from a service that runs for this request only.
 
     Raises APIError if the service rejects the request, ServerError with the end of its log if the service fails.

@@ -3,8 +3,8 @@
     python scripts/train_demo.py --voices FOLDER [--wheel FILE] [--work FOLDER] [--assets FOLDER]
 
 First the encoders, the latent bank and the map of first latents, then the mapper, through the bundle that these make.
-Needs the `train` extra and npm. FOLDER contains speakers.csv (file,speaker,sex) and one recording per speaker. An
-interrupted run resumes when it is started again with the same work folder.
+Needs the `train` and `photos` extras and npm. FOLDER contains speakers.csv (file,speaker,sex) and one recording per
+speaker. An interrupted run resumes when it is started again with the same work folder.
 """
 
 import logging

@@ -44,6 +44,46 @@ def test_views_vary_in_light_and_colour():
     assert float((middle[:, 0] - middle[:, 2]).std()) > 0.1
 
 
+def only_background(**strengths: float) -> FaceAugmentation:
+    """Changes nothing but the background."""
+    none = dict.fromkeys(("hue", "saturation", "channel_gain", "brightness", "oval_light", "gamma", "noise"), 0.0)
+    return FaceAugmentation(**{**none, "scale": 0.0, "shift": 0.0, "rotation": 0.0, **strengths})
+
+
+def test_the_background_comes_from_another_image_outside_the_oval_only():
+    """Black and white images: a view of one is of its own level in the middle, of the other's in the corners."""
+    levels = torch.tensor([-0.8, 0.8]).repeat(20)
+    flat = levels.view(-1, 1, 1, 1).expand(-1, 3, 64, 64)
+    replaced = only_background(background=1.0)._behind(flat, torch.Generator().manual_seed(5))
+    middle, corners = replaced[:, :, 28:44, 26:38], replaced[:, :, :6, :6]
+    assert float((middle - levels.view(-1, 1, 1, 1)).abs().max()) < 0.2
+    assert float((corners + levels.view(-1, 1, 1, 1)).abs().max()) < 0.2
+    kept = only_background(background=0.0)._behind(flat, torch.Generator().manual_seed(5))
+    assert torch.equal(kept, flat)
+
+
+def test_the_background_is_replaced_with_the_given_chance():
+    levels = torch.tensor([-0.8, 0.8]).repeat(200)
+    flat = levels.view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
+    for chance in (0.25, 0.75):
+        views = only_background(background=chance)._behind(flat, torch.Generator().manual_seed(6))
+        changed = (views[:, 0, 0, 0] * levels < 0).float().mean()
+        assert abs(float(changed) - chance) < 0.08
+
+
+def test_whole_views_have_other_backgrounds():
+    levels = torch.tensor([-0.6, 0.6]).repeat(20)
+    flat = levels.view(-1, 1, 1, 1).expand(-1, 3, 64, 64)
+    always, never = (only_background(background=chance) for chance in (1.0, 0.0))
+    apart = []
+    for augment in (always, never):
+        views = augment(flat, 64, torch.Generator().manual_seed(7))
+        apart.append(
+            float((views[:, :, 28:44, 26:38].mean((1, 2, 3)) - views[:, :, :6, :6].mean((1, 2, 3))).abs().mean())
+        )
+    assert apart[0] > apart[1] + 0.8
+
+
 def test_voice_crops_have_the_requested_length():
     augment = VoiceAugmentation()
     mel = torch.randn(1, 64, 50, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Training data: speakers, faces, labels and their assignment."""
+"""Training data: speakers, generated faces with their labels, and random views of them."""
 
 import dataclasses
 from pathlib import Path
@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.tiny_bundle import TinyGenerator
+from tests.support.tiny_face_network import TinyNetwork
 from voicestyle.generators import face_z
+from voicestyle.training.demo_faces import FaceImages, Faces, draw_images, speaker_latents
 from voicestyle.training.errors import TrainingDataError
-from voicestyle.training.faces import FaceCache, pooled
+from voicestyle.training.faces import FaceCache
 from voicestyle.training.labels import FEMALE, MALE, UNKNOWN, FaceLabels, label_faces
 from voicestyle.training.options import FaceOptions
-from voicestyle.training.pairing import match_alike, pair_by_sex, without_direction
+from voicestyle.training.pairing import FaceAxes
 from voicestyle.training.voices import hold_out, read_speakers
 
 
@@ -88,13 +91,6 @@ def test_faces_of_another_generator_are_rejected(tmp_path: Path):
         FaceCache(tmp_path, 8, "another head")
 
 
-def test_pooling_averages_blocks():
-    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    small = pooled(images, np.array([1]), 2)
-    assert small.shape == (1, 2, 2, 3)
-    assert small[0, 0, 0, 0] == np.rint(images[1, :2, :2, 0].mean())
-
-
 class ByBrightness:
     """A label model: dark images are men, light ones women of 30 years; black is no face, white a child."""
 
@@ -133,40 +129,107 @@ def test_uncertain_labels_are_excluded():
     assert labels.adults(dataclasses.replace(FaceOptions(), least_faces_per_sex=1), 3).tolist() == [0, 1]
 
 
-def test_assigned_faces_have_the_same_sex_and_are_similar():
-    generator = torch.Generator().manual_seed(0)
-    face_sex = torch.arange(40) % 2
-    looks = torch.randn(40, 6, generator=generator)
-    speaker_sex = torch.tensor([0, 1, 1, 0, 1])
-    rows = pair_by_sex(speaker_sex, face_sex, looks, 4, seed=0)
-    assert rows.shape == (5, 4)
-    assert torch.equal(face_sex[rows], speaker_sex[:, None].expand(5, 4))
-    unit = torch.nn.functional.normalize(looks, dim=1)
-    together = torch.stack([(unit[row] @ unit[row].T).mean() for row in rows]).mean()
-    assert together > (unit[face_sex == 0] @ unit[face_sex == 0].T).mean() + 0.1
+DIM, CODES, BANK = 12, 3, 60
 
 
-def test_the_direction_that_predicts_a_value_is_removed():
-    generator = torch.Generator().manual_seed(0)
-    points = torch.randn(500, 8, generator=generator)
-    blind = without_direction(points, points[:, 2] * 30 + 100)
-    assert abs(float(torch.corrcoef(torch.stack([blind[:, 2], points[:, 2]]))[0, 1])) < 0.2
-    assert float(torch.corrcoef(torch.stack([blind[:, 5], points[:, 5]]))[0, 1]) > 0.9
+@pytest.fixture(scope="module")
+def faces() -> Faces:
+    """A bank of noise, in latents and images alike: every second of 120 drawn faces."""
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((BANK, DIM)).astype(np.float32)
+    return Faces(
+        images=rng.integers(0, 256, (2 * BANK, 32, 32, 3), np.uint8),
+        rows=np.arange(0, 2 * BANK, 2),
+        sex=np.arange(BANK) % 2,
+        latents=latents,
+        descriptors=latents[:, :8] + 0.1 * rng.standard_normal((BANK, 8)).astype(np.float32),
+        directions=rng.standard_normal((1, DIM)).astype(np.float32),
+    )
 
 
-def test_similar_voices_get_similar_identities():
-    generator = torch.Generator().manual_seed(0)
-    sex = torch.arange(60) % 2
-    place = torch.rand(60, 2, generator=generator) * torch.tensor([4.0, 1.0])
-    hidden = torch.linalg.qr(torch.randn(7, 7, generator=generator))[0][:2]
-    shuffled = torch.cat([torch.randperm(30, generator=generator) * 2 + s for s in (0, 1)])[
-        torch.stack([torch.arange(30), torch.arange(30, 60)], 1).flatten()
-    ]
-    assigned = match_alike(place @ hidden, place[shuffled], sex)
-    assert sorted(assigned.tolist()) == list(range(60))
-    assert torch.equal(sex[assigned], sex)
-    # Either component may be mirrored, so compare distances, not coordinates.
-    mine, theirs = place, place[shuffled][assigned]
-    for each in (0, 1):
-        apart = torch.stack([torch.cdist(p[sex == each], p[sex == each]).flatten() for p in (mine, theirs)])
-        assert float(torch.corrcoef(apart)[0, 1]) > 0.6
+@pytest.fixture(scope="module")
+def face_axes(faces: Faces) -> FaceAxes:
+    held = faces.directions.astype(np.float64)
+    return FaceAxes.fit(faces.latents, faces.descriptors, faces.sex, CODES, held=held, components=10)
+
+
+def test_a_speakers_faces_have_the_speakers_code_and_other_looks(faces: Faces, face_axes: FaceAxes):
+    codes = np.eye(CODES)[[0, 1, 2, 0]]
+    sex = np.array([0, 1, 0, 1])
+    options = dataclasses.replace(FaceOptions(), per_speaker=4, other_looks=0.7)
+    latents = speaker_latents(faces, face_axes, codes, sex, options, seed=0)
+    assert latents.shape == (4, 4, DIM)
+    assert latents.dtype == np.float32
+    np.testing.assert_allclose(latents[:, 0], face_axes.latents(codes, sex), atol=1e-5)
+    apart = np.linalg.norm(latents[:, 1:] - latents[:, :1], axis=2)
+    assert apart.min() > 0.1
+    half = dataclasses.replace(options, other_looks=0.35)
+    nearer = speaker_latents(faces, face_axes, codes, sex, half, seed=0)
+    np.testing.assert_allclose(np.linalg.norm(nearer[:, 1:] - nearer[:, :1], axis=2), apart / 2, rtol=1e-3)
+    np.testing.assert_array_equal(latents, speaker_latents(faces, face_axes, codes, sex, options, seed=0))
+    assert not np.array_equal(latents, speaker_latents(faces, face_axes, codes, sex, options, seed=1))
+
+
+class NoiselessGenerator(TinyGenerator):
+    """Takes an empty list of noise maps, as the demo's generator does at 256 pixels."""
+
+    def forward(self, w: torch.Tensor, noise: list[torch.Tensor]) -> torch.Tensor:
+        return super().forward(w, [*noise, torch.zeros(1, 1, 8, 8)])
+
+
+def test_images_are_drawn_in_the_order_of_their_latents():
+    generator = NoiselessGenerator()
+    latents = np.random.default_rng(1).standard_normal((3, 2, 512)).astype(np.float32)
+    images = draw_images(generator, latents, list)
+    assert images.shape == (6, 32, 32, 3)
+    assert images.dtype == np.uint8
+    alone = generator(torch.from_numpy(latents[1, 1:]), []).clamp(-1, 1)
+    expected = (alone[0].permute(1, 2, 0).numpy() + 1) * 127.5
+    np.testing.assert_allclose(images[3], expected, atol=0.51)
+
+
+@pytest.fixture
+def images(faces: Faces) -> FaceImages:
+    speakers = np.random.default_rng(2).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    return FaceImages(speakers, faces)
+
+
+def test_rows_are_the_speakers_faces_then_the_banks(images: FaceImages, faces: Faces):
+    assert len(images) == 5 + BANK
+    plain = images.plain(torch.tensor([5, 8]))
+    assert plain.shape == (2, 3, 32, 32)
+    for pixels, seed in zip(plain, (0, 6), strict=True):
+        np.testing.assert_allclose((pixels.permute(1, 2, 0).numpy() + 1) * 127.5, faces.images[seed], atol=1e-3)
+    assert not torch.equal(images.views(torch.tensor([5]), torch.Generator().manual_seed(0)), plain[:1])
+
+
+class CountingNetwork(TinyNetwork):
+    """Counts its calls."""
+
+    calls = 0
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(faces)
+
+
+def test_descriptors_of_views_are_stored_and_reused(images: FaceImages, faces: Faces, tmp_path: Path):
+    network, cache, rows = CountingNetwork(), tmp_path / "views.npz", torch.arange(len(images))
+    views_of = images.view_descriptors(network, 3, cache, list)
+    called = network.calls
+    assert called > 0
+    drawn = [views_of(rows, torch.Generator().manual_seed(seed)) for seed in range(12)]
+    distinct = {tuple(each[7].tolist()) for each in drawn}
+    assert len(distinct) == 3
+    plain = network(network.crop(images.plain(rows)))[7]
+    assert any(np.allclose(plain, each, atol=1e-5) for each in distinct)
+    called = network.calls
+    again = images.view_descriptors(network, 3, cache, list)
+    assert network.calls == called
+    assert torch.equal(again(rows, torch.Generator().manual_seed(3)), drawn[3])
+    images.view_descriptors(network, 2, cache, list)
+    assert network.calls > called
+    called = network.calls
+    other = FaceImages(np.zeros((5, 32, 32, 3), np.uint8), faces)
+    other.view_descriptors(network, 2, cache, list)
+    assert network.calls > called

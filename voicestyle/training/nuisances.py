@@ -40,7 +40,7 @@ SKIN_LUMINANCE: Final = 0  # its place in `NAMES`
 def nuisances(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """The values of `NAMES`, float32 [N, 7], of aligned faces uint8 [H, H, 3]: degrees, and levels of 0 to 255.
 
-    Raises PhotographError without the package `yuface`, which finds the landmarks of the head's turn.
+    Raises ImportError without the package `yuface` (`photos` extra), which finds the landmarks of the head's turn.
     """
     detector = YuNetDetector()
     return np.stack([_of_one(image, detector) for image in images])
