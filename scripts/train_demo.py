@@ -95,7 +95,7 @@ def main(
                 report=lambda validation: logging.info("mapper: %s", validation),
             )
             np.savez_compressed(assets / demo_bundle.MAPPER, allow_pickle=False, **mapper.to_arrays())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise click.ClickException(str(error)) from error
     for name, value in trained.measured.items():
         click.echo(f"{name}: {value}")

@@ -61,13 +61,13 @@ MAPPER = "mapper.npz"
 DEFAULT_STEPS = 50
 # Published: 0.01. MODEL_CARD.md has the figures of this rate and this weight.
 LEARNING_RATE = 0.002
-PRIOR_WEIGHT = 2.0
+PRIOR_WEIGHT = 3.0
 NEAREST_PROTOTYPES = 3
 INSTANCES = 8
 
 CARD = (
     "A small demonstration. The encoders were trained on LibriSpeech voices and generated faces that were paired by "
-    "sex alone. Alike voices get alike faces, so that a speaker keeps one face, but which face that is is arbitrary. "
+    "sex alone. Alike voices get alike faces, so that a speaker keeps one face, but which face is arbitrary. "
     "No face is a real person's. Do not use it to say anything about anyone."
 )
 LICENCE = (
@@ -187,9 +187,11 @@ def read_encoders(ge2e_wheel: Path, assets: Path = ASSETS) -> tuple[VoiceEncoder
         weights = {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
     for part, module in (("voice", voice), ("face", face)):
         own = {name.removeprefix(f"{part}."): each for name, each in weights.items() if name.startswith(f"{part}.")}
-        missing, left_over = module.load_state_dict(own, strict=False)
-        if missing or left_over:
-            raise BundleError(f"{assets / 'encoders.npz'} does not fit encoders.json: {missing or left_over}")
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:  # missing, unknown and misshapen weights, one a line
+            reason = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+            raise BundleError(f"{assets / 'encoders.npz'} does not fit encoders.json: {reason}") from None
     return VoiceEncoder(read_ge2e(ge2e_wheel), voice).eval(), face.eval()
 
 

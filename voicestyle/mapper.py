@@ -1,6 +1,7 @@
 """The mapper: from a voice embedding and the first latent to the latent of a face, in one pass.
 
-A bundle may contain one as `mapper.pt`; `voicestyle.training.mapper_training` trains it through generator and face encoder.
+A bundle may contain one as `mapper.pt`; `voicestyle.training.mapper_training` trains it, through generator and face
+encoder.
 """
 
 from collections.abc import Mapping
