@@ -34,6 +34,7 @@ CODE = (
     "voicestyle/face_networks/*.py",
     "voicestyle/generators/*.py",
     "voicestyle/voice_networks/*.py",
+    "voicestyle/array_files.py",
     "voicestyle/bundle.py",
     "voicestyle/demo_bundle.py",
     "voicestyle/demo_encoders.py",

@@ -1,20 +1,16 @@
 """`latent_map.npz`: affine maps from voice embeddings to first latents, one for each group of prototypes."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from voicestyle.array_files import read_arrays
 from voicestyle.errors import BundleError
 
 ARRAYS = ("weight", "bias", "groups")
-# What numpy raises for files that are damaged or something else; AttributeError where a member is no array.
-UNREADABLE = (AttributeError, EOFError, NotImplementedError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -54,19 +50,11 @@ class LatentMap:
     @classmethod
     def read(cls, path: Path) -> "LatentMap":
         """Read a .npz file without unpickling anything. Raises BundleError for another content, OSError as `open`."""
+        arrays = read_arrays(path, ARRAYS)
         try:
-            with path.open("rb") as file:
-                archive = np.load(file, allow_pickle=False)
-                if not isinstance(archive, NpzFile):
-                    raise ValueError("a single array")
-                if sorted(archive.files) != sorted(ARRAYS):
-                    raise ValueError(f"it has {', '.join(sorted(archive.files)) or 'none'}")
-                return cls(*(archive[name] for name in ARRAYS))
+            return cls(**arrays)
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
-        except UNREADABLE as error:
-            reason = str(error).split("\n")[0] or type(error).__name__
-            raise BundleError(f"{path} must be a .npz file of {', '.join(ARRAYS)}: {reason}") from error
 
     def write(self, path: Path) -> None:
         """Write the arrays to a file, whose bytes depend on them alone."""

@@ -7,15 +7,13 @@ The file `latent_prior.npz` has three arrays, all float32: `whitening` [R, D], `
 orthonormal rows of the directions to hold. H may be 0. The distance of w+ [L, D] is the mean over its rows.
 """
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike, NDArray
 
+from voicestyle.array_files import read_arrays
 from voicestyle.errors import BundleError
 from voicestyle.whole_files import whole_file
 
@@ -59,21 +57,7 @@ class LatentPrior:
     @classmethod
     def read(cls, path: Path) -> "LatentPrior":
         """Read a .npz file without unpickling anything. Raises BundleError for another content, OSError as `open`."""
-        try:
-            with path.open("rb") as file:
-                archive = np.load(file, allow_pickle=False)
-                if not isinstance(archive, NpzFile):
-                    raise ValueError("a single array")
-                arrays = dict(archive)
-            if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise ValueError(f"{other[0]} is none")
-        except (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            reason = str(error).split("\n")[0] or type(error).__name__
-            raise BundleError(f"{path} must be a .npz file of plain arrays: {reason}") from error
-        if arrays.keys() != ARRAYS.keys():
-            raise BundleError(
-                f"{path} must have the arrays {', '.join(ARRAYS)}, got {', '.join(sorted(arrays)) or 'none'}"
-            )
+        arrays = read_arrays(path, ARRAYS)
         try:
             return cls(**arrays)
         except BundleError as error:

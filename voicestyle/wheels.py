@@ -12,7 +12,7 @@ def fetch_wheel(requirement: str, name: str, sha256: str, folder: Path) -> Path:
     """The file `folder`/`name`, downloaded by pip where it is missing. It appears there whole or not at all.
 
     requirement: the package at an exact version, such as `lpips==0.1.4`. name: the file name of its wheel. sha256: of
-    the wheel, in hexadecimal; pip checks it. A file that is there already is not checked: whoever reads it does that.
+    the wheel, in hexadecimal; pip checks it. A file that is there already is not checked; its reader must check it.
 
     Raises CheckpointError, which ends with pip's error, if pip cannot get the file with this hash; OSError.
     """

@@ -82,12 +82,12 @@ def test_other_files_are_one_clear_error(tmp_path):
     path = tmp_path / "latent_map.npz"
     np.savez(path, weight=WEIGHT, bias=BIAS)
     with pytest.raises(
-        BundleError, match=r"latent_map.npz must be a .npz file of weight, bias, groups: it has bias, weight"
+        BundleError, match=r"latent_map.npz must have the arrays weight, bias, groups, got bias, weight"
     ):
         LatentMap.read(path)
     with path.open("wb") as file:
         np.save(file, WEIGHT)
-    with pytest.raises(BundleError, match="of weight, bias, groups: a single array"):
+    with pytest.raises(BundleError, match="of plain arrays: a single array"):
         LatentMap.read(path)
     with path.open("wb") as file:
         np.savez(file, weight=WEIGHT, bias=BIAS, groups=np.array([{}], object))
@@ -100,7 +100,7 @@ def test_other_files_are_one_clear_error(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("weight", "bias", "groups"):
             archive.writestr(name, b"no array")
-    with pytest.raises(BundleError, match=r"latent_map.npz must be a .npz file of weight, bias, groups: "):
+    with pytest.raises(BundleError, match=r"latent_map.npz must be a .npz file of plain arrays: "):
         LatentMap.read(path)
 
 
