@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import torch
-
+from voicestyle.devices import choose_device, prepare_device
 from voicestyle.pipeline import Pipeline
 from voicestyle.precision import choose_dtype
 from voicestyle.run_folder import RunFolder
 from voicestyle.worker.continuous_batch import ContinuousBatch
 from voicestyle.worker.metrics import Metrics
-from voicestyle.worker.service_config import SECTION, ServiceConfig
+from voicestyle.worker.service_config import CPU_CAPACITY, SECTION, ServiceConfig
 from voicestyle.worker.torchserve import Context, limit_fields, read_rows, send_responses
 
 log = logging.getLogger("voicestyle.handler")
@@ -37,38 +36,29 @@ class VoiceStyleHandler:
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("voicestyle").setLevel(logging.INFO)
         properties = context.system_properties
-        gpu = properties.get("gpu_id")
-        device = "cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}"
-        if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(len(os.sched_getaffinity(0)))
-        metrics = Metrics()  # counts failed starts too
+        metrics, run = Metrics(), RunFolder.from_environment()  # the metrics count failed starts too
         try:
             config = ServiceConfig.parse((context.model_yaml_config or {}).get(SECTION))
-            dtype = choose_dtype(config.dtype, device)
+            device = choose_device(config.device, properties.get("gpu_id"))
+            prepare_device(device)
             pipeline = Pipeline.load(
                 Path(properties["model_dir"]) / BUNDLE,
                 device=device,
-                capacity=config.live_requests,
+                capacity=CPU_CAPACITY if isinstance(config.live_requests, str) else config.live_requests,
                 caps=config.caps,
-                dtype=dtype,
+                dtype=choose_dtype(config.dtype, device),
+                batched=config.batched,
             )
         except Exception as error:
             log.error("the model could not be loaded: %s", error)
             raise
-        manifest, dtype_name = pipeline.manifest, str(dtype).removeprefix("torch.")
-        metrics.describe(
-            model=manifest.name,
-            version=manifest.version,
-            device=device,
-            dtype=dtype_name,
-            capacity=pipeline.capacity,
-        )
+        manifest, computing = pipeline.manifest, pipeline.computing
+        metrics.describe(manifest.name, manifest.version, computing)
         limit_fields()
-        run = RunFolder.from_environment()
         self._batch = ContinuousBatch(
             pipeline, config, metrics=metrics, draining=lambda: run is not None and run.draining
         )
-        log.info("ready: %s@%s on %s in %s, %s", manifest.name, manifest.version, device, dtype_name, config)
+        log.info("ready: %s@%s, %s, %s", manifest.name, manifest.version, computing, config)
 
     def handle(self, data: Sequence[Mapping[str, object]], context: Context) -> list[bytes]:
         """Run one iteration of the batch. Never raises: an exception would fail every request in the batch."""

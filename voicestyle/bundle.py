@@ -47,6 +47,7 @@ class Bundle:
     latent_map: LatentMap | None = None
     latent_prior: LatentPrior | None = None
     mapper: torchscript.CompiledModule | None = None
+    dtype: torch.dtype = torch.float32  # of the convolutions of the generator and the face encoder
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Bundle":
@@ -76,6 +77,7 @@ class Bundle:
             latent_map=LatentMap.read(folder / LATENT_MAP) if LATENT_MAP in present else None,
             latent_prior=LatentPrior.read(folder / LATENT_PRIOR) if LATENT_PRIOR in present else None,
             mapper=_load(torchscript.load, folder / MAPPER, device) if MAPPER in present else None,
+            dtype=dtype,
         )
         bundle.check_shapes(device)
         return bundle

@@ -47,6 +47,22 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Computing:
+    """How a pipeline computes, for the log, `/ready`, the metrics and the responses.
+
+    batching: "batched" or "sequential". graphs: whether a step is one CUDA graph. step_seconds: of a step by batch
+    size, as it was measured to choose the capacity; empty if that was given.
+    """
+
+    device: str
+    dtype: str
+    batching: str
+    graphs: bool
+    capacity: int
+    step_seconds: Mapping[int, float]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What a request needs for the optimisation. first_latent: [D], or [L, D] for w+. timings: seconds per stage."""
 
@@ -119,6 +135,7 @@ class Pipeline:
         capacity: int = 8,
         caps: Caps = NO_CAPS,
         dtype: torch.dtype = torch.float32,
+        batched: bool | None = None,
     ) -> "Pipeline":
         """Load a bundle folder and warm it up. caps: the service's own limits for a request.
 
@@ -128,9 +145,21 @@ class Pipeline:
         """
         bundle = Bundle.load(folder, device, dtype)
         bundle = replace(bundle, manifest=bundle.manifest.capped(caps))
-        pipeline = cls(bundle, device=device, capacity=capacity)
+        pipeline = cls(bundle, device=device, capacity=capacity, batched=batched)
         pipeline.warm_up()
         return pipeline
+
+    @property
+    def computing(self) -> Computing:
+        """How this pipeline computes."""
+        return Computing(
+            device=str(self.device),
+            dtype=str(self._bundle.dtype).removeprefix("torch."),
+            batching="batched" if self.batched else "sequential",
+            graphs=self._engine.captured,
+            capacity=self.capacity,
+            step_seconds={},
+        )
 
     @property
     def capacity(self) -> int:

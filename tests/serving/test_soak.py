@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.support.tiny_service import LIVE
 from voicestyle.worker.service_config import ServiceConfig
 
 pytestmark = pytest.mark.serving
@@ -38,9 +39,9 @@ async def capacity(client, service, rounds=6):
     await ask(client, service)
     began = time.monotonic()
     for _ in range(rounds):
-        results = await asyncio.gather(*(ask(client, service) for _ in range(LIMITS.live_requests)))
+        results = await asyncio.gather(*(ask(client, service) for _ in range(LIVE)))
         assert {status for status, *_ in results} == {200}
-    return rounds * LIMITS.live_requests / (time.monotonic() - began)
+    return rounds * LIVE / (time.monotonic() - began)
 
 
 async def flood(client, service, rate, seconds):
@@ -91,7 +92,7 @@ def test_load_of_twice_the_capacity(service, seconds, request):
     ours = sum("error" in response.json() for status, _, response in everything if status == 503)
     assert ours > 0.9 * statuses[503]
     # At most the batch and the queue are ahead of an admitted request.
-    slots = LIMITS.live_requests + LIMITS.queue
+    slots = LIVE + LIMITS.queue_of(LIVE)
     assert p99 < 3 * slots / rate
     if request.config.getoption("--slow"):
         assert np.percentile(rejected, 99) < 1

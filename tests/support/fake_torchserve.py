@@ -20,6 +20,12 @@ BATCH_SIZE = 4
 MAX_PASSED = 30  # TorchServe's batchSize
 
 
+def computing(**values):
+    """How a pipeline computes, for `Metrics.describe`."""
+    known = {"device": "cpu", "dtype": "float32", "batching": "sequential", "graphs": False, "capacity": 8}
+    return SimpleNamespace(**known | {"step_seconds": {}} | values)
+
+
 @dataclass
 class FakePipeline:
     """Counts steps. Some audio makes it fail: b"text" is rejected, b"bug", b"no preview" and b"no image" are faults."""
@@ -34,9 +40,13 @@ class FakePipeline:
     rendered: int = 0
     manifest = SimpleNamespace(name="fake", version="3")
 
-    def loaded(self, folder, *, device, capacity, caps, dtype):
+    def loaded(self, folder, *, device, capacity, caps, dtype, batched):
         self.folder, self.device, self.capacity, self.caps, self.dtype = folder, device, capacity, caps, dtype
         return self
+
+    @property
+    def computing(self):
+        return computing(capacity=self.capacity)
 
     def prepare(self, audio, options):
         if audio == b"text":

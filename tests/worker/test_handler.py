@@ -12,7 +12,7 @@ from tests.support.fake_torchserve import BATCH_SIZE, Frontend
 from voicestyle.archive import MODEL_CONFIG
 from voicestyle.errors import BundleError
 from voicestyle.serving.server import CONFIG, read_properties
-from voicestyle.worker.service_config import ServiceConfig
+from voicestyle.worker.service_config import CPU_CAPACITY, ServiceConfig
 
 
 def error(response):
@@ -204,7 +204,7 @@ def test_initialise_reads_archive_and_configuration(frontend, pipeline, tmp_path
     assert config["minWorkers"] == config["maxWorkers"] == 1
     service = ServiceConfig.parse(config["handler"])
     assert service == ServiceConfig()
-    assert config["batchSize"] > service.live_requests + service.queue
+    assert config["batchSize"] > CPU_CAPACITY + service.queue_of(CPU_CAPACITY)
     properties = read_properties(CONFIG)
     largest = int(properties["max_request_size"])
     assert largest > service.audio_bytes * 4 / 3  # base64

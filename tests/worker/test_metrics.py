@@ -8,6 +8,7 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.support.fake_torchserve import computing
 from voicestyle.error_codes import ERROR_CODES
 from voicestyle.worker import metrics as module
 from voicestyle.worker.metrics import OUTCOMES, PROTOCOLS, REQUEST_SECONDS, Metrics
@@ -126,7 +127,7 @@ def test_a_failing_metric_is_logged_once_and_never_raises(metrics, value, caplog
             metrics.finished("http", SimpleNamespace(), 1.0)
             metrics.stepped("many", 1, 1.0)
             metrics.occupancy(None, None)
-            metrics.describe(model=None, version=None, device=None, dtype=None, capacity="all")
+            metrics.describe(None, None, computing(capacity="all"))
     assert value("requests_total", outcome="face", protocol="http") == 3
     assert sorted(record.args[0] for record in caplog.records) == ["describe", "finished", "occupancy", "stepped"]
 
@@ -154,7 +155,7 @@ def test_a_new_request_counts_as_waiting_at_once(metrics, value):
 
 
 def test_build_info_describes_what_runs(metrics, value, registry):
-    metrics.describe(model="demo", version="2", device="cpu", dtype="float32", capacity=8)
+    metrics.describe("demo", "2", computing())
     (info,) = [metric for metric in registry.collect() if metric.name == "voicestyle_build_info"]
     (sample,) = info.samples
     assert sample.value == 1
@@ -176,7 +177,7 @@ def test_gpu_memory_is_read_after_the_steps(metrics, value, monkeypatch):
 
     for name, size in (("memory_allocated", 10), ("memory_reserved", 30), ("max_memory_allocated", 20)):
         monkeypatch.setattr(cuda, name, lambda device, size=size: size if device == "cuda:1" else -1)
-    metrics.describe(model="demo", version="2", device="cuda:1", dtype="bfloat16", capacity=8)
+    metrics.describe("demo", "2", computing(device="cuda:1", dtype="bfloat16"))
     monkeypatch.setattr(cuda, "memory_allocated", lambda device: 15)
     metrics.stepped(1, 1, 0.1)
     sizes = [value("device_memory_bytes", device="cuda:1", kind=kind) for kind in ("allocated", "reserved", "peak")]

@@ -9,6 +9,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from tests.support.fake_torchserve import computing
 from voicestyle.worker.metrics import OUTCOMES, Metrics
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,7 +29,7 @@ def exposed(monkeypatch):
         monkeypatch.setattr(cuda, name, lambda _: 1)
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.describe(model="demo", version="1", device="cuda:0", dtype="bfloat16", capacity=8)
+    metrics.describe("demo", "1", computing(device="cuda:0"))
     metrics.received("http")
     timings = dict.fromkeys(STAGES, 1.0)
     face = SimpleNamespace(

@@ -106,6 +106,11 @@ class Engine:
         self._graphs = StepGraphs(self._step_rows, packed, capture)
 
     @property
+    def captured(self) -> bool:
+        """Whether steps replay captured graphs."""
+        return self._graphs is not None
+
+    @property
     def capacity(self) -> int:
         """Most items at once."""
         return self._rows.capacity

@@ -65,7 +65,7 @@ class ContinuousBatch:
         self._clock = clock
         self._scheduler = Scheduler[ServiceRequest](
             pipeline.capacity,
-            config.queue,
+            config.queue_of(pipeline.capacity),
             batched=pipeline.batched,
             iteration_seconds=config.iteration_seconds,
             clock=clock,

@@ -27,6 +27,7 @@ from voicestyle.error_codes import ERROR_CODES
 
 if TYPE_CHECKING:
     from voicestyle.face import Face
+    from voicestyle.pipeline import Computing
 
 log = logging.getLogger("voicestyle.metrics")
 
@@ -91,7 +92,10 @@ class _Instruments:
         self.build = Gauge(
             "voicestyle_build_info",
             "Always 1; the labels describe what is running",
-            ("version", "torch", "python", "device", "dtype", "model", "bundle_version", "capacity"),
+            (
+                *("version", "torch", "python", "device", "dtype", "batching", "graphs"),
+                *("model", "bundle_version", "capacity"),
+            ),
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
@@ -145,19 +149,21 @@ class Metrics:
         self.occupancy(0, 0)
 
     @_never_raises
-    def describe(self, *, model: str, version: str, device: str, dtype: str, capacity: int) -> None:
-        """Describe what is running: the bundle, the device ("cpu", "cuda:0"), its dtype, and the slots in the batch."""
-        self._device = device
-        self._all.capacity.set(capacity)
+    def describe(self, model: str, version: str, computing: Computing) -> None:
+        """Describe what is running: name and version of the bundle, and how it is computed."""
+        self._device = computing.device
+        self._all.capacity.set(computing.capacity)
         self._all.build.labels(
             version=__version__,
             torch=installed_version("torch"),
             python=platform.python_version(),
-            device=device,
-            dtype=dtype,
+            device=computing.device,
+            dtype=computing.dtype,
+            batching=computing.batching,
+            graphs="on" if computing.graphs else "off",
             model=model,
             bundle_version=version,
-            capacity=str(capacity),
+            capacity=str(computing.capacity),
         ).set(1)
         self._measure_memory()
 
