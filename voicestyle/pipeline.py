@@ -5,12 +5,11 @@ bytes → waveform → log-mel → voice embedding → prototypes → first late
 The latent is the result of the optimisation; with the preset `instant`, the mapper comes before it or in its place.
 """
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -29,12 +28,15 @@ from voicestyle.presets import PRESETS
 from voicestyle.scheduling import Phase, Request
 from voicestyle.voices import FULL_SCALE, Voice, embed_voice, voice_features
 
-log = logging.getLogger("voicestyle.pipeline")
-
 NO_CAPS = Caps()
-WARM_UP_STEPS = 3  # TorchScript profiles the first calls of a module and compiles in the next ones
+WARM_UP_RUNS = 3  # TorchScript profiles the first call of a module and compiles in the next two
+WARM_UP_MARGIN = 2  # more runs where a graph is captured, which must not contain the work of a compiler
 # Seconds of speech. The first call of a compiled module with another length takes longer than the next ones.
-WARM_UP_SPEECH = (2.0,) * WARM_UP_STEPS + (10.0, 13.0)
+WARM_UP_SPEECH = (2.0,) * WARM_UP_RUNS + (10.0, 13.0)
+# On a GPU these reserve the memory, and libraries choose their algorithms for each length. The longest audio follows.
+WARM_UP_SPEECH_GPU = (2.0,) * (WARM_UP_RUNS + WARM_UP_MARGIN) + (5.0, 10.0, 13.0, 30.0, 60.0)
+
+Graphs: TypeAlias = Literal["on", "off", "failed"]  # failed: off, because an earlier process failed to capture them
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,14 @@ class Progress:
 class Computing:
     """How a pipeline computes, for the log, `/ready`, the metrics and the responses.
 
-    batching: "batched" or "sequential". graphs: whether a step is one CUDA graph. step_seconds: of a step by batch
-    size, as it was measured to choose the capacity; empty if that was given.
+    batching: "batched" or "sequential". graphs: whether a step is one CUDA graph; off on a CPU. step_seconds: of a step
+    by batch size, as it was measured to choose the capacity; empty if that was given.
     """
 
     device: str
     dtype: str
     batching: str
-    graphs: bool
+    graphs: Graphs
     capacity: int
     step_seconds: Mapping[int, float]
 
@@ -91,8 +93,10 @@ class Pipeline:
     """A loaded bundle: prepares requests, steps them in one batch, and renders their faces.
 
     `voicestyle.scheduling.Scheduler` decides which requests are started, stepped and rendered, and when. Not
-    thread-safe: one thread calls everything. batched: whether a call of a network takes all requests or one; by default
-    the engine's choice for the device.
+    thread-safe: one thread calls everything.
+
+    batched: whether a call of a network takes all requests or one; by default the engine's choice for the device.
+    graphs: whether `capture` captures the step of a GPU; failed is off, and only `computing` tells them apart.
     """
 
     def __init__(
@@ -102,10 +106,13 @@ class Pipeline:
         device: torch.device | str = "cpu",
         capacity: int = 8,
         batched: bool | None = None,
+        graphs: Graphs = "on",
     ) -> None:
         self.manifest: Manifest = bundle.manifest
         self.device = torch.device(device)
         self._bundle = bundle
+        self._graphs: Graphs = graphs
+        self._warm_up_runs = WARM_UP_RUNS + (0 if self.device.type == "cpu" else WARM_UP_MARGIN)
         objective = VoiceObjective(
             bundle.face_encoder,
             embedding_dim=bundle.manifest.embedding_dim,
@@ -118,7 +125,7 @@ class Pipeline:
             latent_std=bundle.manifest.latent_std,
             latent_rows=bundle.manifest.latent_rows,
             capacity=capacity,
-            max_steps=max(bundle.manifest.limits.steps, WARM_UP_STEPS),
+            max_steps=max(bundle.manifest.limits.steps, self._warm_up_runs),
             prior=bundle.latent_prior,
             device=device,
             batched=batched,
@@ -136,17 +143,22 @@ class Pipeline:
         caps: Caps = NO_CAPS,
         dtype: torch.dtype = torch.float32,
         batched: bool | None = None,
+        graphs: Graphs = "on",
     ) -> "Pipeline":
-        """Load a bundle folder and warm it up. caps: the service's own limits for a request.
+        """Load a bundle folder, warm it up, and on a GPU capture its step.
 
-        The generator and the face encoder compute in `dtype`; see `voicestyle.precision.choose_dtype`.
+        caps: the service's own limits for a request. The generator and the face encoder compute in `dtype`; see
+        `voicestyle.precision.choose_dtype`.
 
-        Raises BundleError for a bundle that is incomplete or altered, or has no image size within the caps.
+        Raises:
+            BundleError: a bundle that is incomplete or altered, or has no image size within the caps.
+            CaptureError: a step that cannot be captured. A new process with other `graphs` can load the bundle.
         """
         bundle = Bundle.load(folder, device, dtype)
         bundle = replace(bundle, manifest=bundle.manifest.capped(caps))
-        pipeline = cls(bundle, device=device, capacity=capacity, batched=batched)
+        pipeline = cls(bundle, device=device, capacity=capacity, batched=batched, graphs=graphs)
         pipeline.warm_up()
+        pipeline.capture()
         return pipeline
 
     @property
@@ -156,7 +168,7 @@ class Pipeline:
             device=str(self.device),
             dtype=str(self._bundle.dtype).removeprefix("torch."),
             batching="batched" if self.batched else "sequential",
-            graphs=self._engine.captured,
+            graphs="on" if self._engine.captured else "failed" if self._graphs == "failed" else "off",
             capacity=self.capacity,
             step_seconds={},
         )
@@ -172,37 +184,35 @@ class Pipeline:
         return self._engine.batched
 
     def warm_up(self) -> None:
-        """Run every compiled module a few times, so that no request pays for it; on a GPU, capture the step."""
-        for seconds in WARM_UP_SPEECH:
-            speech = (tone(min(seconds, self.manifest.limits.audio_seconds)) * FULL_SCALE).short().numpy()
+        """Run every compiled module a few times, so that no request pays for it, and a GPU's memory is reserved."""
+        longest = self.manifest.limits.audio_seconds
+        lengths = WARM_UP_SPEECH if self.device.type == "cpu" else (*WARM_UP_SPEECH_GPU, longest)
+        for seconds in lengths:
+            speech = (tone(min(seconds, longest)) * FULL_SCALE).short().numpy()
             features = voice_features(speech, self._bundle.front_end, self.device)
             with torch.inference_mode():
                 self._bundle.voice_encoder(features[None].to(self.device))
-        if self.device.type == "cuda":
-            self._capture()
         embedding = torch.ones(self.manifest.embedding_dim)
         latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
-        self._engine.add("", [embedding], latent, seed=0, steps=WARM_UP_STEPS, **self._prior)
-        for _ in range(WARM_UP_STEPS):
+        # Steps come first: TorchScript prepares a module for gradients only if its first call computes one.
+        self._engine.add("", [embedding], latent, seed=0, steps=self._warm_up_runs, **self._prior)
+        for _ in range(self._warm_up_runs):
             self._engine.step()
         outcome = self._engine.outcome("")
         with torch.no_grad():
-            for _ in range(WARM_UP_STEPS):
+            for _ in range(self._warm_up_runs):
                 self._bundle.generator(outcome.latent, outcome.noise)
                 self._bundle.generator.render(outcome.latent, outcome.noise, self.manifest.default_size)
         self._engine.remove("")
         if self.manifest.mapper:
-            for _ in range(WARM_UP_STEPS):
+            for _ in range(self._warm_up_runs):
                 (mapped,) = self._one_pass.map_latents([embedding], [latent])
                 self._one_pass.measure([self._one_pass.outcome(mapped, seed=0)], [embedding])
 
-    def _capture(self) -> None:
-        try:
+    def capture(self) -> None:
+        """On a GPU, capture the step as CUDA graphs, unless `graphs` says otherwise. Raises CaptureError."""
+        if self._graphs == "on" and self.device.type == "cuda":
             self._engine.capture(CudaCapture(self.device))
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            log.warning("the step runs without a CUDA graph, which is slower; the capture failed: %s", error)
 
     def prepare(self, audio: bytes | Path, options: Options) -> Prepared:
         """Run all stages before the optimisation; nothing is kept.

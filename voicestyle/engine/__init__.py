@@ -8,8 +8,10 @@ from voicestyle.engine.objective import Objective, TargetSpec, VoiceObjective
 from voicestyle.engine.outcome import Outcome, Progress
 from voicestyle.engine.schedule import Schedule
 from voicestyle.engine.step_graphs import CudaCapture
+from voicestyle.errors import CaptureError
 
 __all__ = [
+    "CaptureError",
     "CudaCapture",
     "Engine",
     "FaceEncoder",
