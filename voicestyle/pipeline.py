@@ -5,6 +5,7 @@ bytes → waveform → log-mel → voice embedding → prototypes → first late
 The latent is the result of the optimisation; with the preset `instant`, the mapper comes before it or in its place.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Schedule,
 from voicestyle.face import Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
-from voicestyle.network_checks import tone
+from voicestyle.network_checks import TONE_SECONDS, tone
 from voicestyle.one_pass import OnePass
 from voicestyle.options import Options, Settings
 from voicestyle.presets import PRESETS
@@ -31,10 +32,9 @@ from voicestyle.voices import FULL_SCALE, Voice, embed_voice, voice_features
 NO_CAPS = Caps()
 WARM_UP_RUNS = 3  # TorchScript profiles the first call of a module and compiles in the next two
 WARM_UP_MARGIN = 2  # more runs where a graph is captured, which must not contain the work of a compiler
-# Seconds of speech. The first call of a compiled module with another length takes longer than the next ones.
-WARM_UP_SPEECH = (2.0,) * WARM_UP_RUNS + (10.0, 13.0)
-# On a GPU these reserve the memory, and libraries choose their algorithms for each length. The longest audio follows.
-WARM_UP_SPEECH_GPU = (2.0,) * (WARM_UP_RUNS + WARM_UP_MARGIN) + (5.0, 10.0, 13.0, 30.0, 60.0)
+# Seconds of speech after that. The first call of a compiled module with another length takes longer than the next ones.
+WARM_UP_SPEECH = (10.0, 13.0)
+WARM_UP_SPEECH_GPU = (5.0, 10.0, 13.0, 30.0, 60.0)  # and the longest audio, which reserves the memory
 
 Graphs: TypeAlias = Literal["on", "off", "failed"]  # failed: off, because an earlier process failed to capture them
 
@@ -185,13 +185,7 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Run every compiled module a few times, so that no request pays for it, and a GPU's memory is reserved."""
-        longest = self.manifest.limits.audio_seconds
-        lengths = WARM_UP_SPEECH if self.device.type == "cpu" else (*WARM_UP_SPEECH_GPU, longest)
-        for seconds in lengths:
-            speech = (tone(min(seconds, longest)) * FULL_SCALE).short().numpy()
-            features = voice_features(speech, self._bundle.front_end, self.device)
-            with torch.inference_mode():
-                self._bundle.voice_encoder(features[None].to(self.device))
+        self._warm_up_voice()
         embedding = torch.ones(self.manifest.embedding_dim)
         latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
         # Steps come first: TorchScript prepares a module for gradients only if its first call computes one.
@@ -208,6 +202,14 @@ class Pipeline:
             for _ in range(self._warm_up_runs):
                 (mapped,) = self._one_pass.map_latents([embedding], [latent])
                 self._one_pass.measure([self._one_pass.outcome(mapped, seed=0)], [embedding])
+
+    def _warm_up_voice(self) -> None:
+        longer = WARM_UP_SPEECH if self.device.type == "cpu" else (*WARM_UP_SPEECH_GPU, math.inf)
+        for seconds in (*[TONE_SECONDS] * self._warm_up_runs, *longer):
+            speech = (tone(min(seconds, self.manifest.limits.audio_seconds)) * FULL_SCALE).short().numpy()
+            features = voice_features(speech, self._bundle.front_end, self.device)
+            with torch.inference_mode():
+                self._bundle.voice_encoder(features[None].to(self.device))
 
     def capture(self) -> None:
         """On a GPU, capture the step as CUDA graphs, unless `graphs` says otherwise. Raises CaptureError."""

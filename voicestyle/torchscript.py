@@ -5,9 +5,9 @@ the dtype of a frozen module can no longer change. Freezing keeps gradients with
 `optimize_for_inference` does not.
 
 Loading also forbids that TorchScript fuses operators into kernels of its own. Only CUDA builds do so by default; they
-compile again for new shapes, such as audio of another length, and have known failures with frozen modules. Without fusion
-a module runs the same operators on every device. Fusion is forbidden for each device, and the tensor-expression fuser
-stays enabled: without it, the executor specialises modules to the shapes of their first inputs, on a CPU as well.
+compile again for new shapes, such as audio of another length, and have known failures with frozen modules. Without
+fusion a module runs the same operators on every device. It is forbidden for each device, and the tensor-expression
+fuser stays enabled: without it, the executor specialises modules to the shapes of their first inputs, also on a CPU.
 """
 
 import warnings

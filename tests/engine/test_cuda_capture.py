@@ -1,4 +1,4 @@
-"""CudaCapture against a recorded `torch.cuda`: its streams and pools, the order of its work, and what a failure leaves."""
+"""CudaCapture against a recorded `torch.cuda`: its stream and pool, the order of its work, what a failure leaves."""
 
 from contextlib import contextmanager
 
