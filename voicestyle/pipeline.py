@@ -188,7 +188,6 @@ class Pipeline:
         self._warm_up_voice()
         embedding = torch.ones(self.manifest.embedding_dim)
         latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
-        # Steps come first: TorchScript prepares a module for gradients only if its first call computes one.
         self._engine.add("", [embedding], latent, seed=0, steps=self._warm_up_runs, **self._prior)
         for _ in range(self._warm_up_runs):
             self._engine.step()
