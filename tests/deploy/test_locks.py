@@ -56,7 +56,6 @@ def test_the_locks_agree_and_the_second_adds_only_what_torch_s_cuda_build_needs(
     cpu, cuda = pins(CPU), pins(CUDA)
     assert {name: cuda.get(name) for name in cpu} == cpu
     added = set(cuda) - set(cpu) - {"setuptools"}  # which pip-compile never pins
-    assert added
     assert all(re.match(r"(cuda|nvidia|triton)\b", name) for name in added)
 
 
