@@ -8,7 +8,8 @@ export LOCK
 sh scripts/install.sh "$EXTRAS" ${REQUIREMENT:+"$REQUIREMENT"}
 found=$(.venv/bin/python -c 'import torch; print(torch.version.cuda)')
 if [ "${found%%.*}" != "${CUDA%%.*}" ]; then
-    echo "torch must be built for CUDA $CUDA, but pip found a build for $found; PIP_EXTRA_INDEX_URL names an index" >&2
+    echo "torch must be built for CUDA $CUDA (None: for CPUs), but pip found a build for $found; pip's indexes are" \
+        "PIP_INDEX_URL and PIP_EXTRA_INDEX_URL" >&2
     exit 1
 fi
 if [ "$BUNDLE" = demo ]; then .venv/bin/voicestyle bundle demo; fi

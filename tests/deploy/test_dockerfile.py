@@ -152,7 +152,7 @@ def test_another_build_of_torch_ends_the_build_of_the_image(tmp_path, cuda, foun
     done, commands = build_image(tmp_path, cuda, found)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert f"built for CUDA {cuda}, but pip found a build for {found}" in line
+    assert f"built for CUDA {cuda} (None: for CPUs), but pip found a build for {found}" in line
     assert not [command for command in commands if command.startswith("voicestyle")]
 
 
