@@ -1,4 +1,4 @@
-"""Machines with GPUs that are not there: an executable nvidia-smi, and a `Machine` whose torch says what a test wants."""
+"""GPUs that are not there: an executable nvidia-smi, and a `Machine` whose torch has what a test wants."""
 
 import json
 import zipfile

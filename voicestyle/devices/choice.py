@@ -48,7 +48,7 @@ def choose_device(asked: str, gpu: int | str | None, workers: int = 1, machine: 
         return CPU
     machine = machine or Machine()
     found = machine.gpus()
-    if not found.count and asked == AUTO:
+    if not found.usable and asked == AUTO:
         if traces := machine.traces() + ([] if gpu is None else [f"GPU {gpu} of TorchServe"]):
             log.warning(
                 "device auto is the CPU, although there are traces of an NVIDIA GPU or driver (%s): %s; "
@@ -58,10 +58,10 @@ def choose_device(asked: str, gpu: int | str | None, workers: int = 1, machine: 
                 VARIABLE,
             )
         return CPU
-    if gpu is None and workers > 1 and found.count > 1:
+    if gpu is None and workers > 1 and found.usable > 1:
         raise DeviceError(
             f"each of several workers needs the number of its GPU, or all would share the first one; TorchServe gave "
-            f"{workers} workers none, and torch can use {found.count} GPUs. It counts GPUs by nvidia-smi: see that it "
+            f"{workers} workers none, and torch can use {found.usable} GPUs. It counts GPUs by nvidia-smi: see that it "
             f"runs, or set minWorkers and maxWorkers to 1"
         )
     return f"{CUDA}:{usable_gpu(int(gpu or 0), machine)}"
@@ -71,10 +71,10 @@ def usable_gpu(index: int, machine: Machine | None = None) -> int:
     """Return `index` if torch can use the GPU with this number. Raises DeviceError with what was found."""
     machine = machine or Machine()
     found = machine.gpus()
-    if not found.count:
+    if not found.usable:
         raise DeviceError(f"a CUDA device was asked for, but torch can use none: {machine.findings(found.reason)}")
-    if index >= found.count:
+    if index >= found.usable:
         raise DeviceError(
-            f"GPU {index} was asked for, but torch can use only {found.count}, from GPU 0 on: {machine.findings(None)}"
+            f"GPU {index} was asked for, but torch can use only {found.usable}, from GPU 0 on: {machine.findings(None)}"
         )
     return index

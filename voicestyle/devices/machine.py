@@ -24,7 +24,7 @@ DRIVER: Final = re.compile(r"\b\d{3,}\.\d+(?:\.\d+)?\b")  # 535.104.05
 class Gpus(NamedTuple):
     """How many GPUs torch can use, and if it can use none, its reason."""
 
-    count: int
+    usable: int
     reason: str | None = None
 
 

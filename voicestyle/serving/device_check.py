@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -19,16 +21,23 @@ from voicestyle.worker.service_config import SECTION
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS: Final = 120.0  # torch loads its CUDA libraries and makes a context in seconds; a lost GPU may hang
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+JAVA_NUMBERS: Final = re.compile(r"([+-]?\d+(,|$))*")  # what TorchServe reads; with anything else it does not start
 COMMAND: Final = (sys.executable, "-W", "ignore", "-m", "voicestyle.devices")
 
 
 def check_device(archive: Path, command: tuple[str, ...] = COMMAND, seconds: float = CHECK_SECONDS) -> None:
     """If a CUDA device is asked for, by the variable VOICESTYLE_DEVICE or the archive, see that it can be used.
 
-    Another process looks, so that this one holds no memory of the GPU. Nothing is done for `cpu` and `auto`.
+    Another process looks, so that this one holds no memory of the GPU. None is started for `cpu` and `auto`.
 
     Raises ServerError with one line that says what was found, or for an invalid value.
     """
+    visible = os.environ.get(VISIBLE, "")
+    if not JAVA_NUMBERS.fullmatch(visible):
+        raise ServerError(
+            f"{VISIBLE} must be numbers with commas between, because TorchServe reads it, got {visible!r}"
+        )
     try:
         asked = asked_device(configured_device(archive))
     except DeviceError as error:
@@ -40,10 +49,11 @@ def check_device(archive: Path, command: tuple[str, ...] = COMMAND, seconds: flo
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         raise ServerError(f"a CUDA device was asked for, but torch could not use one within {seconds:.0f} s") from None
-    if done.returncode != 0:
-        # Without a line of its own the process died, for example of a signal of the driver.
-        said = done.stdout.strip() or " ".join(done.stderr.split()[-40:])
-        raise ServerError(said if done.returncode == 2 else f"the check of the CUDA device failed: {said}")
+    if done.returncode == 2 and done.stdout.strip():
+        raise ServerError(done.stdout.strip().splitlines()[-1])
+    if done.returncode != 0:  # it died, for example inside the driver
+        last = next(reversed(done.stderr.strip().splitlines()), "")
+        raise ServerError(f"the check of the CUDA device ended with status {done.returncode}: {last}")
 
 
 def configured_device(archive: Path) -> str:
