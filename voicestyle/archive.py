@@ -92,12 +92,14 @@ def model_config() -> str:
     text = MODEL_CONFIG.read_text(encoding="utf-8")
     try:
         config: dict[str, Any] = yaml.safe_load(text)
+        if not isinstance(config, dict):
+            raise ValueError(f"must be a mapping of names to values, got {config!r}")
         service = ServiceConfig.parse(config.get(SECTION))
     except (yaml.YAMLError, ValueError) as error:
         raise ArchiveError(f"{MODEL_CONFIG.name}: {' '.join(str(error).split())}") from None
     if "batchSize" not in config:
-        why = f"{service.most_live} in the batch, {service.most_admitted - service.most_live} in the queue, more to reject"
-        return f"{text.rstrip()}\n\nbatchSize: {service.batch_size}  # requests passed at once: {why}\n"
+        why = f"requests passed at once: up to {service.most_admitted} in batch and queue, and some that are rejected"
+        return f"{text.rstrip()}\n\nbatchSize: {service.batch_size}  # {why}\n"
     given = config["batchSize"]
     if not isinstance(given, int) or given <= service.most_admitted:
         rule = f"batchSize must be more than live_requests and queue allow, {service.most_admitted}"

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 BODY_SHARE: Final = 0.6
 MACHINE_SHARE: Final = 0.5  # of the memory of the machine or container; the rest is for the worker and direct memory
 HEAP: Final = re.compile(r"-Xmx(\d+)([kmg]?)", re.IGNORECASE)
-UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+MIB: Final = 2**20
+UNITS: Final = {"": 1, "k": 2**10, "m": MIB, "g": 2**30}
 # The limit of a container, of cgroups 2 and 1.
 CONTAINER_LIMITS: Final = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -39,10 +40,10 @@ def java_arguments(properties: Mapping[str, str], archive: Path) -> str:
     """
     arguments = properties.get("vmargs", "")
     rows = most_requests(archive)
-    needed = math.ceil(rows * int(properties["max_request_size"]) / BODY_SHARE)
     found = HEAP.search(arguments)
-    given = int(found[1]) * UNITS[found[2].lower()] if found else 0
-    heap = max(given, min(needed, int(MACHINE_SHARE * machine_memory())))
+    given = int(found[1]) * UNITS[found[2].lower()] // MIB if found else 0
+    needed = math.ceil(rows * int(properties["max_request_size"]) / BODY_SHARE / MIB)
+    heap = max(given, min(needed, int(MACHINE_SHARE * machine_memory()) // MIB))
     if heap < needed:
         log.warning(
             "batchSize + jobQueueSize of %s is %d requests, whose largest bodies need a Java heap of %d MiB; it gets "
@@ -50,12 +51,10 @@ def java_arguments(properties: Mapping[str, str], archive: Path) -> str:
             "device: cpu, in handlers/model_config.yaml",
             archive.name,
             rows,
-            needed >> 20,
-            heap >> 20,
+            needed,
+            heap,
         )
-    if heap == given:
-        return arguments
-    return f"{HEAP.sub('', arguments)} -Xmx{math.ceil(heap / 2**20)}m".strip()
+    return arguments if heap == given else f"{HEAP.sub('', arguments)} -Xmx{heap}m".strip()
 
 
 def most_requests(archive: Path) -> int:
