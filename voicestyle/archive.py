@@ -102,8 +102,8 @@ def model_config() -> str:
         return f"{text.rstrip()}\n\nbatchSize: {service.batch_size}  # {why}\n"
     given = config["batchSize"]
     if not isinstance(given, int) or given <= service.most_admitted:
-        rule = f"batchSize must be more than live_requests and queue allow, {service.most_admitted}"
-        raise ArchiveError(f"{MODEL_CONFIG.name}: {rule}, or be left out; got {given!r}")
+        rule = f"batchSize must be more than live_requests + queue, {service.most_admitted}, or be left out"
+        raise ArchiveError(f"{MODEL_CONFIG.name}: {rule}, got {given!r}")
     return text
 
 

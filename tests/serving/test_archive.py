@@ -18,6 +18,7 @@ from voicestyle.bundle import write_bundle
 from voicestyle.errors import ArchiveError, BundleError
 from voicestyle.manifest import FRONT_END, LATENT_MAP, MANIFEST, MAPPER, Manifest
 
+RULE = "batchSize must be more than live_requests + queue"
 ROOT = Path(__file__).parents[2]
 IMPORT = """
 import sys
@@ -93,15 +94,9 @@ def test_batch_size_follows_from_slots_and_queue(config_file, section, batch_siz
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "handler: {live_requests: 3, queue: 4}\nbatchSize: 7",
-            "batchSize must be more than live_requests and queue allow, 7, or be left out; got 7",
-        ),
-        ("batchSize: 32", "batchSize must be more than live_requests and queue allow, 96, or be left out; got 32"),
-        (
-            "batchSize: many",
-            "batchSize must be more than live_requests and queue allow, 96, or be left out; got 'many'",
-        ),
+        ("handler: {live_requests: 3, queue: 4}\nbatchSize: 7", f"{RULE}, 7, or be left out, got 7"),
+        ("batchSize: 32", f"{RULE}, 96, or be left out, got 32"),
+        ("batchSize: many", f"{RULE}, 96, or be left out, got 'many'"),
         ("handler: {queues: 4}", "handler: unknown key 'queues'; the nearest known one is 'queue'"),
         ("handler: {", "while parsing a flow node expected the node content"),
         ("- handler", "must be a mapping of names to values, got ['handler']"),
