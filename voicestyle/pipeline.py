@@ -193,6 +193,7 @@ class Pipeline:
         if meter is None or not alone.batched:
             # Where a step is that of one request, it takes as long whatever the number of slots.
             return Choice(CPU_CAPACITY, {}, "as on every CPU and wherever requests are stepped one after the other")
+        alone.warm_up()
         return measure_capacity(lambda size: of(size)._full_engine(), alone._run_largest, meter, iteration_seconds)
 
     def _full_engine(self) -> Engine:

@@ -1,7 +1,7 @@
 """Trial steps on a device, to choose the capacity of a batch: their time, and the memory that they need."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 from typing import Final, Protocol
@@ -101,7 +101,7 @@ def _try(full_engine: Callable[[int], Engine], size: int, meter: Meter) -> Trial
     try:
         return _step(full_engine(size), meter)
     except Exception as error:
-        if not any(map(is_out_of_memory, _with_causes(error))):
+        if not is_out_of_memory(error):
             raise
         return None
 
@@ -113,9 +113,3 @@ def _step(engine: Engine, meter: Meter) -> Trial:
         engine.step()
         seconds.append(meter.seconds() - began)
     return Trial(median(seconds[UNTIMED_STEPS:] or seconds[-1:]), meter.peak())
-
-
-def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
