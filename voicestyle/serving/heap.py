@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 # Java allows the same amount of direct memory, which holds the copies; if that runs out, the server hangs.
 BODY_SHARE: Final = 0.6
 MACHINE_SHARE: Final = 0.5  # of the memory of the machine or container; the rest is for the worker and direct memory
-HEAP: Final = re.compile(r"-Xmx(\d+)([kmg]?)", re.IGNORECASE)
+HEAP: Final = re.compile(r"-Xmx(\d+)([kKmMgG]?)")
 MIB: Final = 2**20
 UNITS: Final = {"": 1, "k": 2**10, "m": MIB, "g": 2**30}
 # The limit of a container, of cgroups 2 and 1.
@@ -46,9 +46,9 @@ def java_arguments(properties: Mapping[str, str], archive: Path) -> str:
     heap = max(given, min(needed, int(MACHINE_SHARE * machine_memory()) // MIB))
     if heap < needed:
         log.warning(
-            "batchSize + jobQueueSize of %s is %d requests, whose largest bodies need a Java heap of %d MiB; it gets "
-            "%d MiB, which many large bodies at once can fill. Lower live_requests, queue or jobQueueSize, or set "
-            "device: cpu, in handlers/model_config.yaml",
+            "%s lets TorchServe hold %d requests (batchSize and jobQueueSize), whose largest bodies need a Java heap of "
+            "%d MiB; it gets %d MiB, which many large bodies at once can fill. Lower live_requests, queue or "
+            "jobQueueSize, or set device: cpu, in handlers/model_config.yaml",
             archive.name,
             rows,
             needed,
@@ -58,7 +58,7 @@ def java_arguments(properties: Mapping[str, str], archive: Path) -> str:
 
 
 def most_requests(archive: Path) -> int:
-    """The most requests that TorchServe holds for this archive, in the worker and in its own queue.
+    """The most requests that TorchServe holds for this archive: a full batch for each worker, and its own queue.
 
     Raises ServerError for a file that is no archive.
     """
@@ -68,7 +68,7 @@ def most_requests(archive: Path) -> int:
         with zipfile.ZipFile(archive) as opened:
             manifest: dict[str, Any] = loads(opened.read("MAR-INF/MANIFEST.json"))
             config: dict[str, Any] = yaml.safe_load(opened.read(manifest["model"]["configFile"]))
-            return int(config["batchSize"]) + int(config["jobQueueSize"])
+            return int(config["maxWorkers"]) * int(config["batchSize"]) + int(config["jobQueueSize"])
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ServerError(f"{archive} must be an archive that `voicestyle archive` wrote; {error}") from None
 
