@@ -46,7 +46,7 @@ def java_arguments(properties: Mapping[str, str], archive: Path) -> str:
     heap = max(given, min(needed, int(MACHINE_SHARE * machine_memory()) // MIB))
     if heap < needed:
         log.warning(
-            "%s lets TorchServe hold %d requests (batchSize and jobQueueSize), whose largest bodies need a Java heap of "
+            "%s lets TorchServe hold %d requests (batchSize, jobQueueSize), whose largest bodies need a Java heap of "
             "%d MiB; it gets %d MiB, which many large bodies at once can fill. Lower live_requests, queue or "
             "jobQueueSize, or set device: cpu, in handlers/model_config.yaml",
             archive.name,
