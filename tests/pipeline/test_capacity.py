@@ -49,6 +49,19 @@ def test_the_slots_are_those_that_the_device_can_step(tiny_bundle, samples, mete
     assert len(generate_face(pipeline, samples / "slt.wav", Options(steps=2)).trace) == 2
 
 
+def test_every_module_is_warm_before_the_trials_and_again_with_all_slots(tiny_bundle, meter, monkeypatch):
+    """TorchScript prepares a module for gradients only if its first call computes one."""
+    warm_up, seen = Pipeline.warm_up, []
+
+    def watched(self):
+        seen.append((self.capacity, len(meter.live)))
+        warm_up(self)
+
+    monkeypatch.setattr(Pipeline, "warm_up", watched)
+    load(tiny_bundle, meter)
+    assert seen == [(1, 0), (4, 4)]
+
+
 def test_the_time_of_an_iteration_is_the_caller_s(tiny_bundle, meter):
     assert load(tiny_bundle, meter, iteration_seconds=0.011).capacity == 1
     meter.live.clear()
