@@ -18,6 +18,7 @@ from voicestyle.pipeline import Pipeline
 from voicestyle.precision import choose_dtype
 from voicestyle.run_folder import RunFolder
 from voicestyle.worker.continuous_batch import ContinuousBatch
+from voicestyle.worker.cuda_graphs import capture_failures_reported, choose_graphs
 from voicestyle.worker.metrics import Metrics
 from voicestyle.worker.service_config import SECTION, ServiceConfig
 from voicestyle.worker.torchserve import Context, limit_fields, read_rows, send_responses
@@ -41,15 +42,17 @@ class VoiceStyleHandler:
             config = ServiceConfig.parse((context.model_yaml_config or {}).get(SECTION))
             device = choose_device(config.device, properties.get("gpu_id"))
             prepare_device(device)
-            pipeline = Pipeline.load(
-                Path(properties["model_dir"]) / BUNDLE,
-                device=device,
-                capacity=None if isinstance(config.live_requests, str) else config.live_requests,
-                iteration_seconds=config.iteration_seconds,
-                caps=config.caps,
-                dtype=choose_dtype(config.dtype, device),
-                batched=config.batched,
-            )
+            with capture_failures_reported(config, run):
+                pipeline = Pipeline.load(
+                    Path(properties["model_dir"]) / BUNDLE,
+                    device=device,
+                    capacity=None if isinstance(config.live_requests, str) else config.live_requests,
+                    iteration_seconds=config.iteration_seconds,
+                    caps=config.caps,
+                    dtype=choose_dtype(config.dtype, device),
+                    batched=config.batched,
+                    graphs=choose_graphs(config, run),
+                )
         except Exception as error:
             log.error("the model could not be loaded: %s", error)
             raise

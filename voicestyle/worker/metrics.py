@@ -169,7 +169,7 @@ class Metrics:
             device=computing.device,
             dtype=computing.dtype,
             batching=computing.batching,
-            graphs="on" if computing.graphs else "off",
+            graphs=computing.graphs,
             model=model,
             bundle_version=version,
             capacity=str(computing.capacity),
