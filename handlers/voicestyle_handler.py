@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from voicestyle.devices import choose_device, prepare_device
+from voicestyle.devices import asked_device, choose_device, prepare_device
 from voicestyle.pipeline import Pipeline
 from voicestyle.precision import choose_dtype
 from voicestyle.run_folder import RunFolder
@@ -39,8 +39,10 @@ class VoiceStyleHandler:
         properties = context.system_properties
         metrics, run = Metrics(), RunFolder.from_environment()  # the metrics count failed starts too
         try:
-            config = ServiceConfig.parse((context.model_yaml_config or {}).get(SECTION))
-            device = choose_device(config.device, properties.get("gpu_id"))
+            model_config = context.model_yaml_config or {}
+            config = ServiceConfig.parse(model_config.get(SECTION))
+            workers = int(model_config.get("minWorkers", 1))
+            device = choose_device(asked_device(config.device), properties.get("gpu_id"), workers)
             prepare_device(device)
             with capture_failures_reported(config, run):
                 pipeline = Pipeline.load(
