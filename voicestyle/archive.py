@@ -98,7 +98,7 @@ def model_config() -> str:
         if not isinstance(config, dict):
             raise ValueError(f"must be a mapping of names to values, got {config!r}")
         service = ServiceConfig.parse(config.get(SECTION))
-        # The variable comes first in the worker too, and an image for CPUs sets it.
+        # The variable comes first, as in the worker.
         service = replace(service, device=asked_device(service.device))
     except (yaml.YAMLError, DeviceError, ValueError) as error:
         raise ArchiveError(f"{MODEL_CONFIG.name}: {' '.join(str(error).split())}") from None
