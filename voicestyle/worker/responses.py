@@ -50,18 +50,18 @@ def json_response(face: Face, model: str, request_id: str, **more: object) -> Re
     return Response(200, _json(_face(face, model, request_id) | more), JSON)
 
 
-def error_response(code: str, message: str, request_id: str, retry_after: int | None = None) -> Response:
-    """An error of `ERROR_CODES`. retry_after: seconds."""
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return Response(ERROR_CODES[code].status, _json(_error(code, message, request_id)), JSON, headers)
+def error_response(
+    code: str, message: str, request_id: str, retry_after: int | None = None, *, is_chunk: bool = False
+) -> Response:
+    """An error of `ERROR_CODES`. retry_after: seconds. is_chunk: whether it is the last line of a started stream.
 
-
-def internal_error(request_id: str, *, is_chunk: bool = False) -> Response:
-    """A fault of the service. In a stream it is the last line, since the status was sent with the first one."""
-    error = _error("internal", "the face could not be made; see the server's log for this request id", request_id)
+    The status and the headers of a stream were sent with its first line, so its last line has neither.
+    """
+    error = {"error": {"code": code, "message": message, "request_id": request_id}}
     if is_chunk:
         return event_lines([{"event": "error", **error}], is_final=True)
-    return Response(ERROR_CODES["internal"].status, _json(error), JSON)
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return Response(ERROR_CODES[code].status, _json(error), JSON, headers)
 
 
 def event_lines(events: Sequence[Mapping[str, Any]], *, is_chunk: bool = True, is_final: bool = False) -> Response:
@@ -89,10 +89,6 @@ def preview_event(progress: Progress, preview: Preview) -> dict[str, object]:
 def result_event(face: Face, model: str, request_id: str) -> dict[str, object]:
     """The last event of a stream."""
     return {"event": "result", **_face(face, model, request_id)}
-
-
-def _error(code: str, message: str, request_id: str) -> dict[str, object]:
-    return {"error": {"code": code, "message": message, "request_id": request_id}}
 
 
 def _settings(settings: Settings) -> dict[str, object]:
