@@ -273,7 +273,7 @@ class Engine:
         self._update(rows, packed, *self._gradients(rows, packed))
 
     def _step_in_parts(self, rows: slice, packed: Tensor) -> None:
-        """The same with parts of the rows that fit into memory; all are updated in the end, so it changes all or none."""
+        """The same in parts of the rows that fit into memory. All are updated at the end, so it changes all or none."""
         parts = self._parts.run(
             rows, lambda part: self._gradients(part, packed[:, part.start - rows.start : part.stop - rows.start])
         )
