@@ -185,3 +185,44 @@ def test_cuda_graphs_equal_single_kernels():
         similarity, expected = (each.figures["similarity"] for each in (captured, plain))
         torch.testing.assert_close(similarity, expected, rtol=0, atol=1e-3)
         torch.testing.assert_close(captured.latent, plain.latent, rtol=0, atol=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batched", [False, True])
+def test_on_a_gpu_a_face_again_has_equal_bits_and_sequential_in_any_batch(batched):
+    from cmpc2 import ResNet, ResNetConfig
+    from voicestyle.engine import Engine, VoiceObjective
+    from voicestyle.generators import StyleGAN2, StyleGAN2Config
+
+    torch.manual_seed(0)
+    generator = StyleGAN2(StyleGAN2Config(64, max_width=32)).cuda()
+    for name, tensor in generator.named_buffers():
+        if not name.endswith("blur"):
+            tensor.normal_(0, 0.2).abs_() if name.endswith("squares") else tensor.normal_(0, 0.2)
+    encoder = ResNet(3, ResNetConfig(widths=(16, 16, 32, 64), depths=(1, 1, 1, 1), embedding_dim=8))
+    encoder = encoder.eval().requires_grad_(False).cuda()
+    torch.backends.cudnn.deterministic = True
+
+    def run(seeds):
+        running = Engine(
+            generator,
+            VoiceObjective(encoder, embedding_dim=8, image_size=64, encoder_size=56),
+            latent_std=1.0,
+            capacity=4,
+            device="cuda",
+            batched=batched,
+        )
+        running.capture(CudaCapture(torch.device("cuda")))
+        for seed in seeds:
+            source = torch.Generator().manual_seed(seed)
+            voice, latent = torch.randn(8, generator=source), torch.randn(512, generator=source)
+            running.add(seed, [voice], latent, seed=seed, steps=20)
+        return take_steps(running, 20)
+
+    alone, again, beside = run([5])[5], run([5])[5], run([4, 6, 5])[5]
+    assert all(level.abs().max() > 0 for level in (alone.latent, *alone.noise))
+    assert len(set(alone.figures["similarity"].tolist())) > 10  # the steps change the face
+    for other in (again, beside) if not batched else (again,):
+        assert torch.equal(other.latent, alone.latent)
+        assert all(map(torch.equal, other.noise, alone.noise))
+        assert torch.equal(other.figures["similarity"], alone.figures["similarity"])

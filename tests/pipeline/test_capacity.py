@@ -53,7 +53,6 @@ def test_the_slots_are_those_that_the_device_can_step(tiny_bundle, samples, mete
 
 
 def test_every_module_is_warm_before_the_trials_and_again_with_all_slots(tiny_bundle, meter, monkeypatch):
-    """TorchScript prepares a module for gradients only if its first call computes one."""
     warm_up, seen = Pipeline.warm_up, []
 
     def watched(self):
