@@ -182,29 +182,32 @@ class Pipeline:
         bundle = Bundle.load(folder, device, dtype)
         bundle = replace(bundle, manifest=bundle.manifest.capped(caps))
 
-        def of(slots: int) -> Pipeline:
+        def with_slots(slots: int) -> Pipeline:
             return cls(bundle, device=device, capacity=slots, batched=batched, graphs=graphs)
 
         if capacity is None:
-            choice = cls._choose_capacity(of, meter or meter_of(torch.device(device)), iteration_seconds)
+            choice = cls._choose_capacity(with_slots, meter or meter_of(torch.device(device)), iteration_seconds)
             log.info("%s", choice.as_text())
-            pipeline = of(choice.capacity)
+            pipeline = with_slots(choice.capacity)
             pipeline._step_seconds = choice.step_seconds
         else:
-            pipeline = of(capacity)
+            pipeline = with_slots(capacity)
         pipeline.warm_up()
         pipeline.capture()
         return pipeline
 
     @staticmethod
-    def _choose_capacity(of: "Callable[[int], Pipeline]", meter: Meter | None, iteration_seconds: float) -> Choice:
-        """of: makes a pipeline with a number of slots."""
-        alone = of(1)
+    def _choose_capacity(
+        with_slots: "Callable[[int], Pipeline]", meter: Meter | None, iteration_seconds: float
+    ) -> Choice:
+        alone = with_slots(1)
         if meter is None or not alone.batched:
             # Where a step is that of one request, it takes as long whatever the number of slots.
             return Choice(CPU_CAPACITY, {}, "as on every CPU and wherever requests are stepped one after the other")
         alone.warm_up()
-        return measure_capacity(lambda size: of(size)._full_engine(), alone._run_largest, meter, iteration_seconds)
+        return measure_capacity(
+            lambda size: with_slots(size)._full_engine(), alone._run_largest, meter, iteration_seconds
+        )
 
     def _full_engine(self) -> Engine:
         """The engine as requests find it, full of items with the most steps."""
