@@ -5,8 +5,9 @@ bytes → waveform → log-mel → voice embedding → prototypes → first late
 The latent is the result of the optimisation; with the preset `instant`, the mapper comes before it or in its place.
 """
 
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,7 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
-from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Schedule, VoiceObjective, encoder_input
+from voicestyle.devices import device_failed, is_out_of_memory, retry_out_of_memory
+from voicestyle.engine import (
+    CPU_CAPACITY,
+    Choice,
+    CudaCapture,
+    Engine,
+    Generator,
+    Meter,
+    Outcome,
+    Schedule,
+    VoiceObjective,
+    encoder_input,
+    measure_capacity,
+    meter_of,
+)
 from voicestyle.face import Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
@@ -28,6 +43,8 @@ from voicestyle.options import Options, Settings
 from voicestyle.presets import PRESETS
 from voicestyle.scheduling import Phase, Request
 from voicestyle.voices import FULL_SCALE, Voice, embed_voice, voice_features
+
+log = logging.getLogger("voicestyle.pipeline")
 
 NO_CAPS = Caps()
 WARM_UP_RUNS = 3  # TorchScript profiles the first call of a module and compiles in the next two
@@ -130,6 +147,7 @@ class Pipeline:
             device=device,
             batched=batched,
         )
+        self._step_seconds: Mapping[int, float] = {}
         self._prior = self._prior_arguments()
         self._one_pass = OnePass(bundle, objective, device=self.device, batched=self._engine.batched)
 
@@ -139,27 +157,83 @@ class Pipeline:
         folder: Path,
         *,
         device: torch.device | str = "cpu",
-        capacity: int = 8,
+        capacity: int | None = CPU_CAPACITY,
+        iteration_seconds: float = 0.15,
         caps: Caps = NO_CAPS,
         dtype: torch.dtype = torch.float32,
         batched: bool | None = None,
         graphs: Graphs = "on",
+        meter: Meter | None = None,
     ) -> "Pipeline":
         """Load a bundle folder, warm it up, and on a GPU capture its step.
 
         caps: the service's own limits for a request. The generator and the face encoder compute in `dtype`; see
         `voicestyle.precision.choose_dtype`.
 
+        capacity: slots in the batch. None chooses: where a step takes all requests at once, as many as a step of
+        `iteration_seconds` and the memory allow, by trials; otherwise 8. meter: of the device, for the trials; by
+        default that of a GPU, and none on a CPU, where nothing is measured.
+
         Raises:
             BundleError: a bundle that is incomplete or altered, or has no image size within the caps.
             CaptureError: a step that cannot be captured. A new process with other `graphs` can load the bundle.
+            RuntimeError: too little memory for one request.
         """
         bundle = Bundle.load(folder, device, dtype)
         bundle = replace(bundle, manifest=bundle.manifest.capped(caps))
-        pipeline = cls(bundle, device=device, capacity=capacity, batched=batched, graphs=graphs)
+
+        def with_slots(slots: int) -> Pipeline:
+            return cls(bundle, device=device, capacity=slots, batched=batched, graphs=graphs)
+
+        if capacity is None:
+            choice = cls._choose_capacity(with_slots, meter or meter_of(torch.device(device)), iteration_seconds)
+            log.info("%s", choice.as_text())
+            pipeline = with_slots(choice.capacity)
+            pipeline._step_seconds = choice.step_seconds
+        else:
+            pipeline = with_slots(capacity)
         pipeline.warm_up()
         pipeline.capture()
         return pipeline
+
+    @staticmethod
+    def _choose_capacity(
+        with_slots: "Callable[[int], Pipeline]", meter: Meter | None, iteration_seconds: float
+    ) -> Choice:
+        alone = with_slots(1)
+        if meter is None or not alone.batched:
+            # Where a step is that of one request, it takes as long whatever the number of slots.
+            return Choice(CPU_CAPACITY, {}, "as on every CPU and wherever requests are stepped one after the other")
+        alone.warm_up()
+        return measure_capacity(
+            lambda size: with_slots(size)._full_engine(), alone._run_largest, meter, iteration_seconds
+        )
+
+    def _full_engine(self) -> Engine:
+        """The engine as requests find it, full of items with the most steps."""
+        # The runs before the capture of the next smaller size need memory beside that of the largest graph.
+        self.capture(sorted({max(1, self.capacity // 2), self.capacity}))
+        embedding, latent = self._example()
+        for number in range(self.capacity):
+            self._engine.add(number, [embedding], latent, seed=number, steps=self._engine.max_steps, **self._prior)
+        return self._engine
+
+    def _run_largest(self) -> None:
+        """Embed the longest voice and render the largest image, which need the most memory outside of the steps."""
+        self._embed_tone(self.manifest.limits.audio_seconds)
+        _, latent = self._example()
+        self._one_pass.render([self._one_pass.outcome(latent, seed=0)], [max(self.manifest.sizes)])
+
+    def _example(self) -> tuple[Tensor, Tensor]:
+        """A voice embedding [E], and a first latent [D] or [L, D]."""
+        latents = self._bundle.latent_bank.latents
+        return torch.ones(self.manifest.embedding_dim), torch.from_numpy(latents[0].copy())
+
+    def _embed_tone(self, seconds: float) -> None:
+        speech = (tone(min(seconds, self.manifest.limits.audio_seconds)) * FULL_SCALE).short().numpy()
+        features = voice_features(speech, self._bundle.front_end, self.device)
+        with torch.inference_mode():
+            self._bundle.voice_encoder(features[None].to(self.device))
 
     @property
     def computing(self) -> Computing:
@@ -170,7 +244,7 @@ class Pipeline:
             batching="batched" if self.batched else "sequential",
             graphs="on" if self._engine.captured else "failed" if self._graphs == "failed" else "off",
             capacity=self.capacity,
-            step_seconds={},
+            step_seconds=self._step_seconds,
         )
 
     @property
@@ -186,8 +260,7 @@ class Pipeline:
     def warm_up(self) -> None:
         """Run every compiled module a few times, so that no request pays for it, and a GPU's memory is reserved."""
         self._warm_up_voice()
-        embedding = torch.ones(self.manifest.embedding_dim)
-        latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
+        embedding, latent = self._example()
         self._engine.add("", [embedding], latent, seed=0, steps=self._warm_up_runs, **self._prior)
         for _ in range(self._warm_up_runs):
             self._engine.step()
@@ -205,16 +278,17 @@ class Pipeline:
     def _warm_up_voice(self) -> None:
         longer = WARM_UP_SPEECH if self.device.type == "cpu" else (*WARM_UP_SPEECH_GPU, math.inf)
         for seconds in (*[TONE_SECONDS] * self._warm_up_runs, *longer):
-            speech = (tone(min(seconds, self.manifest.limits.audio_seconds)) * FULL_SCALE).short().numpy()
-            features = voice_features(speech, self._bundle.front_end, self.device)
-            with torch.inference_mode():
-                self._bundle.voice_encoder(features[None].to(self.device))
+            self._embed_tone(seconds)
 
-    def capture(self) -> None:
-        """On a GPU, capture the step as CUDA graphs, unless `graphs` says otherwise. Raises CaptureError."""
+    def capture(self, sizes: Sequence[int] | None = None) -> None:
+        """On a GPU, capture the step as CUDA graphs, unless `graphs` says otherwise. Raises CaptureError.
+
+        sizes: the batch sizes; by default all.
+        """
         if self._graphs == "on" and self.device.type == "cuda":
-            self._engine.capture(CudaCapture(self.device))
+            self._engine.capture(CudaCapture(self.device), sizes)
 
+    @retry_out_of_memory
     def prepare(self, audio: bytes | Path, options: Options) -> Prepared:
         """Run all stages before the optimisation; nothing is kept.
 
@@ -310,6 +384,7 @@ class Pipeline:
                 progress[request.id] = Progress(request.steps, request.steps, _last(request.outcome))
         return progress
 
+    @retry_out_of_memory
     def preview(self, request: FaceRequest) -> Preview:
         """Render a running request as it is now, at the size of the optimisation. Raises KeyError for another."""
         outcome, size = self._engine.outcome(request.id), self.manifest.image_size
@@ -372,6 +447,14 @@ class Pipeline:
     def remove(self, request: FaceRequest) -> None:
         """Remove a running request from the batch. Raises KeyError for another."""
         self._engine.remove(request.id)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether an error that a method raised is that the device has too little free memory."""
+        return is_out_of_memory(error)
+
+    def device_failed(self, error: Exception) -> bool:
+        """Whether an error that a method raised means that every later call would fail too."""
+        return device_failed(error, self.device)
 
     def _description(self, settings: Settings, similarity: float) -> dict[str, str]:
         return {

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from voicestyle.archive import HANDLER
+from voicestyle.engine.capacity import SIZES
 from voicestyle.errors import ServerError
 from voicestyle.run_folder import RunFolder
 from voicestyle.serving import Ports, TorchServe, stop_on_signals
@@ -86,9 +87,8 @@ def test_the_configuration_disables_unsafe_features():
     assert properties["grpc_inference_address"] == properties["grpc_management_address"] == "127.0.0.1"
     assert properties["enable_model_api"] == "false"
     assert "http" not in properties["allowed_urls"]
-    # Eight faces of 1024 pixels with any content fit into a response, and all waiting bodies into the heap.
-    assert int(properties["max_response_size"]) > 8 * 3 * 1024 * 1024 * 1.01
-    assert (8 + 16) * int(properties["max_request_size"]) < 0.5 * 2 * 1024**3
+    # A full batch of faces of 1024 pixels with any content, in base64, fits into a response.
+    assert int(properties["max_response_size"]) > SIZES[-1] * 3 * 1024 * 1024 * 1.01 * 4 / 3
 
 
 class Workers:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from voicestyle.devices import AUTO, DeviceError, asked_device
 from voicestyle.devices.choice import CUDA
 from voicestyle.errors import ServerError
+from voicestyle.serving.model_config import read_model_config
 from voicestyle.worker.service_config import SECTION
 
 log = logging.getLogger(__name__)
@@ -58,14 +57,6 @@ def check_device(archive: Path, command: tuple[str, ...] = COMMAND, seconds: flo
 
 def configured_device(archive: Path) -> str:
     """The `device` in the model config of an archive. Raises ServerError for a file that is no archive."""
-    import yaml  # of the extra `serve`, as TorchServe is
-
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            manifest: dict[str, Any] = json.loads(opened.read("MAR-INF/MANIFEST.json"))
-            config: object = yaml.safe_load(opened.read(manifest["model"]["configFile"]))
-    except (OSError, zipfile.BadZipFile, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise ServerError(f"{archive} must be an archive that `voicestyle archive` wrote; {error!r}") from None
-    section = config.get(SECTION) if isinstance(config, Mapping) else None
+    section = read_model_config(archive).get(SECTION)
     # The worker validates the section: by the code of the archive, which may be another version.
     return str(section.get("device", AUTO)) if isinstance(section, Mapping) else AUTO
