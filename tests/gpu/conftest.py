@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from benchmarks.variants import Faces, Variant
-from tests.support.small_networks import SMALL, call_in_place_of_graph, small_parts
+from tests.support.small_networks import CAPACITY, SMALL, call_in_place_of_graph, small_parts
 from voicestyle.bundle import write_bundle
 from voicestyle.devices import prepare_device
 from voicestyle.engine import CudaCapture
 from voicestyle.pipeline import Pipeline
 
-CAPACITY = 4
 NUMBERS = range(8)  # of faces
 
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from tests.gpu.conftest import CAPACITY
 from tests.support.joined_faces import check_close, check_not_trivial, optimise
+from tests.support.small_networks import CAPACITY
 from voicestyle.offline import generate_faces
 from voicestyle.options import Options
 

@@ -1,4 +1,4 @@
-"""Networks of published shapes, small, with weights scaled like trained ones: images, gradients and steps are not zero."""
+"""Small networks of published shapes. Weights are scaled like trained ones, so images and gradients are not zero."""
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from cmpc2 import ResNetConfig
 from tests.support.tiny_bundle import tiny_parts_with_mapper
 from voicestyle.generators import StyleGAN2Config, face_z
 
+CAPACITY = 4
 SMALL = Synthetic(
     StyleGAN2Config(size=64, max_width=64),  # channels enough for the tensor cores of a GPU
     ResNetConfig(widths=(16, 16, 32, 32), depths=(1, 1, 1, 1), embedding_dim=8),
