@@ -166,5 +166,6 @@ VARIANTS: Mapping[str, Variant] = {
     "compiled": Variant(WORKER, compiled=True),
     "compiled, bfloat16": Variant(WORKER, dtype="bfloat16", compiled=True),
     "compiled, bfloat16, batched": Variant(WORKER, dtype="bfloat16", compiled=True, batched=True),
+    "compiled, CUDA graphs": Variant(WORKER, compiled=True, graphs=True),
     "compiled, bfloat16, CUDA graphs": Variant(WORKER, dtype="bfloat16", compiled=True, graphs=True),
 }

@@ -1,4 +1,4 @@
-"""float32 means float32. GPUs may use TensorFloat-32 (TF32) in its place, which has 10 bits of mantissa instead of 23."""
+"""float32 means float32. GPUs may use TensorFloat-32 (TF32) instead, which has 10 bits of mantissa in place of 23."""
 
 import copy
 
