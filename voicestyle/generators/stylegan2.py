@@ -113,8 +113,9 @@ class ToImage(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [N, C, H, W], w: [N, 512]. Returns [N, 3, H, W]."""
         weight = (self.weight * self.style(w)[:, None, :]).to(x.dtype)  # [N, 3, C]
-        image = torch.bmm(weight, x.flatten(2)).to(w.dtype) + self.bias
-        return image.view(-1, 3, x.shape[2], x.shape[3])
+        # As [N, H·W, C], because the gradient of x is channels last then, like x and the gradient of the next block.
+        image = torch.bmm(x.permute(0, 2, 3, 1).flatten(1, 2), weight.transpose(1, 2)).transpose(1, 2)
+        return (image.to(w.dtype) + self.bias).view(-1, 3, x.shape[2], x.shape[3])
 
 
 class Block(nn.Module):
