@@ -71,6 +71,9 @@ def pipeline_row(networks: str, found: Mapping[str, Any]) -> Row:
 @click.command()
 @click.option("--device", default="cuda:0", show_default=True)
 @click.option("--networks", multiple=True, type=click.Choice(list(NETWORKS)), default=("full",), show_default=True)
+@click.option(
+    "--variant", "variants", multiple=True, type=click.Choice(COMPARED), default=COMPARED, help="By default all."
+)
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=BATCHES, show_default=True)
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Of each row of the step.")
 @click.option("--warm-up", default=5, show_default=True, type=click.IntRange(0), help="Steps before the measured ones.")
@@ -84,6 +87,7 @@ def pipeline_row(networks: str, found: Mapping[str, Any]) -> Row:
 def main(
     device: str,
     networks: Sequence[str],
+    variants: Sequence[str],
     batches: Sequence[int],
     repeats: int,
     warm_up: int,
@@ -105,7 +109,7 @@ def main(
         Case(name, variant, batch, device)
         for name in networks
         for batch in batches
-        for variant in COMPARED
+        for variant in variants
         if VARIANTS[variant].supports(NETWORKS[name], batch, device)
     ]
     pipelines: list[Row] = []
