@@ -55,7 +55,7 @@ test-fast: .venv/test.stamp  ## run the tests that start no server and take no l
 .venv/gpu.stamp: private LOCK = requirements-cuda.lock
 test-gpu: .venv/gpu.stamp  ## on a machine with a GPU: test what it computes, then measure it for docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.gpu --check
-	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python -m pytest -m gpu tests/gpu $$(grep -rl --include='test_*.py' 'mark\.gpu' tests)
 	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.tables
 

@@ -123,7 +123,7 @@ def gpu_pipeline_table(rows: Sequence[Row]) -> str:
         {
             "networks": lambda row: row["networks"],
             "dtype": lambda row: row["dtype"],
-            "graphs": lambda row: "yes" if row["graphs"] else "no",
+            "graphs": lambda row: row["graphs"],
             "slots": lambda row: row["capacity"],
             "start, s": lambda row: f"{row['start_seconds']:.3g}",
             "to the first step, ms": lambda row: _spread(row["ms_to_first_step"]),

@@ -22,7 +22,7 @@ MACHINE = {
 FOUND = {
     "machine": MACHINE,
     "computing": {
-        "device": "cuda:0", "dtype": "bfloat16", "batching": "batched", "graphs": True, "capacity": 16,
+        "device": "cuda:0", "dtype": "bfloat16", "batching": "batched", "graphs": "on", "capacity": 16,
     },
     "start_seconds": 12.34567,
     "join": [{"seconds": 0.02, "preparation": 0.008}, {"seconds": 0.03, "preparation": 0.009}],
@@ -100,11 +100,11 @@ def test_rows_of_the_step_with_and_without_graphs_and_of_the_pipeline(measured, 
             "soak_seconds": 180.0,
         },
     )  # fmt: skip
-    assert (pipeline["capacity"], pipeline["graphs"], pipeline["soak_faces"]) == (16, True, 900)
+    assert (pipeline["capacity"], pipeline["graphs"], pipeline["soak_faces"]) == (16, "on", 900)
     assert pipeline["ms_to_first_step"] == {"median": 25.0, "min": 20.0, "max": 30.0}
     assert pipeline["faces_per_second"] == 5.0
     assert (pipeline["memory_growth_mib"], pipeline["peak_cuda_mib"]) == (0.0, 7001)
-    assert "| full       | bfloat16 | yes" in result.output
+    assert "| full       | bfloat16 | on " in result.output
 
 
 def test_the_tables_compare_graphs_with_single_kernels_of_the_same_machine(measured, tmp_path):

@@ -52,7 +52,7 @@ def test_the_step_is_captured_where_there_are_graphs(load, device, batched):
     computing = load(batched=batched).computing
     assert computing.device == str(device)
     assert computing.batching == ("batched" if batched else "sequential")
-    assert computing.graphs == (device.type == "cuda")
+    assert computing.graphs == ("on" if device.type == "cuda" else "off")
 
 
 def test_a_sequential_face_has_the_same_bits_alone_and_in_any_row(load, voices):
