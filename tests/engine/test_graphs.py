@@ -1,9 +1,10 @@
-"""Steps as captured graphs: sizes, padding, and equal results. Functions stand for graphs; tests/gpu has real ones."""
+"""Steps as captured graphs: sizes, padding, and equal results. Without a GPU, functions stand for graphs."""
 
 import pytest
 import torch
 
 from tests.support.tiny_engine import engine, item, take_steps
+from voicestyle.engine import CudaCapture
 from voicestyle.engine.step_graphs import StepGraphs
 
 
@@ -80,3 +81,35 @@ def test_capture_needs_an_empty_batched_engine():
         running.capture(Captures())
     with pytest.raises(RuntimeError, match="graphs need a batched engine"):
         engine(batched=False).capture(Captures())
+
+
+@pytest.mark.gpu
+def test_cuda_graphs_equal_single_kernels():
+    from voicestyle.engine import Engine, VoiceObjective
+    from voicestyle.generators import StyleGAN2, StyleGAN2Config
+
+    torch.manual_seed(0)
+    generator = StyleGAN2(StyleGAN2Config(64, max_width=32)).cuda()
+    for tensor in generator.buffers():
+        if tensor.dim() == 4 and tensor.shape[-1] == 3:
+            tensor.normal_(0, 0.1)
+    weight = torch.randn(3 * 64 * 64, 8, device="cuda") / 100
+    outcomes = []
+    for capture in (None, CudaCapture(torch.device("cuda"))):
+        running = Engine(
+            generator,
+            VoiceObjective(lambda images: images.flatten(1) @ weight, embedding_dim=8, image_size=64),
+            latent_std=1.0,
+            capacity=4,
+            device="cuda",
+        )
+        if capture:
+            running.capture(capture)
+        for number in range(3):
+            running.add(number, [torch.ones(8)], torch.zeros(512), seed=number, steps=5 + number)
+        finished = take_steps(running, 7)
+        outcomes.append([finished[number] for number in range(3)])
+    for plain, captured in zip(*outcomes, strict=True):
+        similarity, expected = (each.figures["similarity"] for each in (captured, plain))
+        torch.testing.assert_close(similarity, expected, rtol=0, atol=1e-3)
+        torch.testing.assert_close(captured.latent, plain.latent, rtol=0, atol=1e-2)
