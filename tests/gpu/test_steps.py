@@ -81,11 +81,10 @@ def test_repeated_runs_are_equal_to_the_bit(faces, graphs):
     check_equal(again, first, NOT_DETERMINISTIC)
 
 
-def test_another_process_state_gives_the_same_bits(faces):
+def test_the_history_of_an_engine_changes_no_bit(faces):
     """Two engines, of which one has taken many other steps before."""
     fresh, used = faces(graphs=True), faces(graphs=True)
-    for _ in range(3):
-        warm_up(used)
+    warm_up(used)
     check_equal(optimise(used, WITHOUT_PADDING), optimise(fresh, WITHOUT_PADDING), NOT_DETERMINISTIC)
 
 
@@ -104,7 +103,7 @@ def test_memory_does_not_grow_while_faces_join_and_leave(faces, device):
     warm_up(running)
     optimise(running, WITHOUT_PADDING)
     before = allocated_bytes(device)
-    for _ in range(50 if device.type == "cuda" else 4):
+    for _ in range(50 if device.type == "cuda" else 3):
         optimise(running, WITHOUT_PADDING)
         optimise(running, {0: [(6, 2), (7, 1)]})
     grown = allocated_bytes(device) - before

@@ -10,8 +10,8 @@ from voicestyle.generators import StyleGAN2Config
 
 CAPACITY = 4
 SMALL = Synthetic(
-    StyleGAN2Config(size=64, max_width=64),  # channels enough for the tensor cores of a GPU
-    ResNetConfig(widths=(16, 16, 32, 32), depths=(1, 1, 1, 1), embedding_dim=8),
+    StyleGAN2Config(size=64, max_width=32),  # channels enough for the tensor cores of a GPU
+    ResNetConfig(widths=(8, 8, 16, 16), depths=(1, 1, 1, 1), embedding_dim=8),
     steps=20,
 )
 
