@@ -22,7 +22,7 @@ class GpuMemory:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         function()
-        return torch.cuda.max_memory_reserved(self.device)
+        return torch.cuda.max_memory_allocated(self.device)
 
     @contextmanager
     def capped(self, size):

@@ -32,7 +32,7 @@ def test_matrix_products_are_float32(device):
 def test_convolutions_are_float32(device):
     image, weight = (each.to(device, memory_format=torch.channels_last) for each in (IMAGE, WEIGHT))
     expected = F.conv2d(IMAGE.double(), WEIGHT.double(), padding=1)
-    assert difference(F.conv2d(image, weight, padding=1), expected) < 1e-5, TF32
+    assert difference(F.conv2d(image, weight, padding=1), expected) < 5e-5, TF32  # Winograd's form rounds more
     assert difference(F.conv2d(as_tf32(IMAGE), as_tf32(WEIGHT), padding=1), expected) > 1e-4
 
 
