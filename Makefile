@@ -53,6 +53,7 @@ test-fast: .venv/test.stamp  ## run the tests that start no server and take no l
 # Not .venv/serve.stamp first: without a lock of its own, it would install the build of torch that the index prefers.
 .venv/gpu.stamp: private EXTRAS = client,serve,bench,test
 .venv/gpu.stamp: private LOCK = requirements-cuda.lock
+.venv/gpu.stamp: requirements-cuda.lock
 test-gpu: .venv/gpu.stamp  ## on a machine with a GPU: test what it computes, then measure it for docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.gpu --check
 	$(BIN)/python -m pytest -m gpu tests/gpu $$(grep -rl --include='test_*.py' 'mark\.gpu' tests)

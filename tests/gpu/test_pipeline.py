@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tests.support.joined_faces import difference
+from voicestyle.bundle import Bundle
 from voicestyle.network_checks import tone
 from voicestyle.offline import generate_faces
 from voicestyle.options import Options
@@ -72,7 +73,7 @@ def test_a_sequential_face_has_the_same_bits_alone_and_in_any_row(load, voices):
 def test_the_same_batch_gives_the_same_bits_again(load, voices, dtype):
     requests = {name: (voices[name], Options(steps=6, seed=2)) for name in NAMES}
     pipeline = load(batched=True, dtype=dtype)
-    faces, again, elsewhere = make(pipeline, requests), make(pipeline, requests), None
+    faces, again = make(pipeline, requests), make(pipeline, requests)
     elsewhere = make(load(batched=True, dtype=dtype), requests)
     check_faces(*faces.values())
     for name in NAMES:
@@ -102,8 +103,6 @@ def test_bfloat16_is_within_the_bounds_of_quality(load, voices):
 
 def test_a_voice_has_the_same_embedding_as_on_the_cpu_at_each_length(load, small_bundle, device):
     """Lengths that warm-up has not seen, each three times: compiled modules may change form in the first runs."""
-    from voicestyle.bundle import Bundle
-
     here, reference = load()._bundle, Bundle.load(small_bundle)
 
     def embed(bundle, seconds, on):
