@@ -262,7 +262,6 @@ class Pipeline:
         """Run every compiled module a few times, so that no request pays for it, and a GPU's memory is reserved."""
         self._warm_up_voice()
         embedding, latent = self._example()
-        # Steps come first: TorchScript prepares a module for gradients only if its first call computes one.
         self._engine.add("", [embedding], latent, seed=0, steps=self._warm_up_runs, **self._prior)
         for _ in range(self._warm_up_runs):
             self._engine.step()

@@ -81,9 +81,7 @@ def demo_encoder():
 
 
 def mobile_stylegan():
-    return MobileStyleGAN(
-        MobileStyleGANConfig(base_width=8, widths=(8,) * 7, head_widths=(4, 4))
-    )  # an image of 256 pixels
+    return MobileStyleGAN(MobileStyleGANConfig(base_width=8, widths=(8,) * 7, head_widths=(4, 4)))
 
 
 @pytest.mark.parametrize("rows", [None, 10], ids=["w", "w+"])

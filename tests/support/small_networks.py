@@ -17,9 +17,13 @@ SMALL = Synthetic(
 
 
 def small_parts():
-    """Arguments of `write_bundle` for a bundle of these networks, with a mapper."""
+    """Arguments of `write_bundle` for a bundle of these networks, with a mapper.
+
+    Images are pooled and resized for the face encoder.
+    """
     parts = bundle_parts(SMALL)
-    return parts | {"manifest": replace(parts["manifest"], mapper=True), "mapper": TinyMapper().eval()}
+    manifest = replace(parts["manifest"], image_size=32, encoder_size=28, mapper=True)
+    return parts | {"manifest": manifest, "mapper": TinyMapper().eval()}
 
 
 def call_in_place_of_graph(run):

@@ -82,11 +82,7 @@ class StepGraphs:
         self._packed = packed
         capacity = packed.shape[1]
         self.sizes = [*(2**i for i in range((capacity - 1).bit_length())), capacity] if sizes is None else list(sizes)
-        if (
-            not self.sizes
-            or self.sizes != sorted(set(self.sizes))
-            or not 1 <= self.sizes[0] <= self.sizes[-1] <= capacity
-        ):
+        if not self.sizes or self.sizes != sorted(set(self.sizes).intersection(range(1, capacity + 1))):
             raise ValueError(f"sizes must be ascending numbers of 1 to {capacity}, got {self.sizes}")
         # The largest first, so that the others can reuse its memory.
         self._replay = {size: capture(partial(step, slice(0, size), packed[:, :size])) for size in reversed(self.sizes)}
