@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
+from voicestyle.devices import device_failed, is_out_of_memory, retry_out_of_memory
 from voicestyle.engine import (
     CPU_CAPACITY,
     Choice,
@@ -289,6 +290,7 @@ class Pipeline:
         if self._graphs == "on" and self.device.type == "cuda":
             self._engine.capture(CudaCapture(self.device), sizes)
 
+    @retry_out_of_memory
     def prepare(self, audio: bytes | Path, options: Options) -> Prepared:
         """Run all stages before the optimisation; nothing is kept.
 
@@ -384,6 +386,7 @@ class Pipeline:
                 progress[request.id] = Progress(request.steps, request.steps, _last(request.outcome))
         return progress
 
+    @retry_out_of_memory
     def preview(self, request: FaceRequest) -> Preview:
         """Render a running request as it is now, at the size of the optimisation. Raises KeyError for another."""
         outcome, size = self._engine.outcome(request.id), self.manifest.image_size
@@ -447,6 +450,14 @@ class Pipeline:
     def remove(self, request: FaceRequest) -> None:
         """Remove a running request from the batch. Raises KeyError for another."""
         self._engine.remove(request.id)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether an error that a method raised is that the device has too little free memory."""
+        return is_out_of_memory(error)
+
+    def device_failed(self, error: Exception) -> bool:
+        """Whether an error that a method raised means that every later call would fail too."""
+        return device_failed(error, self.device)
 
     def _description(self, settings: Settings, similarity: float) -> dict[str, str]:
         return {

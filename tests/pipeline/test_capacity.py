@@ -159,3 +159,17 @@ def test_a_capture_that_fails_in_a_trial_is_an_error(tiny_bundle, meter, capture
     with pytest.raises(CaptureError, match="simulated"):
         load(tiny_bundle, meter)
     assert len(captures.sizes) == 1
+
+
+def test_a_capture_that_runs_out_of_memory_ends_the_trials(tiny_bundle, meter, captures, monkeypatch):
+    capture = captures.capture
+
+    def fail(run):
+        if run.args[0].stop < 4:
+            return capture(run)
+        raise CaptureError("a step could not be captured") from torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(captures, "capture", fail)
+    pipeline = load(tiny_bundle, meter)
+    assert (pipeline.capacity, set(pipeline.computing.step_seconds)) == (2, {1, 2})
+    assert pipeline.computing.graphs == "on"

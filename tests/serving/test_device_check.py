@@ -136,4 +136,4 @@ def test_a_worker_refuses_too_for_a_torchserve_that_was_not_checked(tiny_archive
     monkeypatch.setenv("VOICESTYLE_DEVICE", "cuda")
     with pytest.raises(ServerError) as caught, TorchServe(tiny_archive):
         pass
-    assert f"the model could not be loaded: {NONE_CAN_BE_USED}" in str(caught.value)
+    assert f"DeviceError: {NONE_CAN_BE_USED}" in str(caught.value)

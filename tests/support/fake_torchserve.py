@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 from ts.service import Service
 
+from voicestyle import devices
 from voicestyle.errors import InputError
 from voicestyle.face import Face, Preview
 from voicestyle.options import Settings
@@ -71,7 +72,7 @@ class FakePipeline:
 
     def step(self, requests):
         if self.fails_at_step:
-            raise RuntimeError("CUDA error")
+            raise RuntimeError("a step failed")
         assert not self.batched or {request.id for request in requests} == set(self.steps)
         self.calls.append(len(self.steps))
         for request in requests:
@@ -115,6 +116,12 @@ class FakePipeline:
 
     def remove(self, request):
         del self.steps[request.id]
+
+    def is_out_of_memory(self, error):
+        return devices.is_out_of_memory(error)
+
+    def device_failed(self, error):
+        return devices.device_failed(error, "cpu")
 
 
 @dataclass

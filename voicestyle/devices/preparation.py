@@ -43,13 +43,13 @@ def _set_arithmetic() -> None:
     call, which is in the warm-up, and names it: it shows in the log of the start, and no request fails for it.
     """
     torch.backends.cuda.matmul.fp32_precision = IEEE
-    torch.backends.cudnn.conv.fp32_precision = IEEE
-    torch.backends.cudnn.rnn.fp32_precision = IEEE
+    torch.backends.cudnn.conv.fp32_precision = IEEE  # pyright: ignore[reportAttributeAccessIssue]
+    torch.backends.cudnn.rnn.fp32_precision = IEEE  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False  # it would choose by time, hence differently in each process
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Otherwise this mode also fills each new tensor with NaN, one more kernel each. Nothing here reads such memory.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _compute(device: torch.device) -> None:

@@ -21,6 +21,7 @@ from voicestyle.engine.networks import Generator
 from voicestyle.engine.objective import Objective
 from voicestyle.engine.outcome import Outcome, Progress
 from voicestyle.engine.prior_terms import PriorTerms
+from voicestyle.engine.row_parts import RowParts
 from voicestyle.engine.rows import Item, Rows
 from voicestyle.engine.schedule import Schedule
 from voicestyle.engine.step_graphs import Capture, Graphs, RowGraphs, StepGraphs
@@ -39,6 +40,9 @@ class Engine:
     keeps all cores busy, so a batched step saves no time there and needs memory for the features of all items.
 
     The engine knows no files and no protocols, and never waits for the device inside a step.
+
+    Where the device has too little memory for a batched step without graphs, the step takes the items through the
+    networks in smaller parts.
 
     Args:
         generator: images from latents. The gradient of its parameters is never computed.
@@ -79,6 +83,7 @@ class Engine:
         self.batched = self.device.type != "cpu" if batched is None else batched
 
         self._rows = Rows(capacity, self.device)
+        self._parts = RowParts(capacity)
         latent_shape = (generator.latent_dim,) if latent_rows is None else (latent_rows, generator.latent_dim)
         self._latent = self._variable(*latent_shape)
         self._noise = [self._variable(1, *shape) for shape in generator.noise_shapes]
@@ -210,6 +215,8 @@ class Engine:
         Raises:
             KeyError: an unknown key.
             ValueError: an item that has taken all of its steps, or some items only of a batched engine.
+            RuntimeError: of the device. Where a single item needs more memory than is free, no item of the batch has
+                changed.
         """
         stepped = {key: self._rows.items[key] for key in (self._rows.items if keys is None else keys)}
         items = sorted(stepped.values(), key=lambda item: item.row)
@@ -261,7 +268,7 @@ class Engine:
         ]
         packed = StepNumbers.pack(numbers, self.device, self.dtype)
         if self._graphs is None:
-            self._step_rows(rows, packed)
+            self._step_in_parts(rows, packed)
         else:
             self._graphs.step(rows, packed)
         for item in items:
@@ -269,40 +276,56 @@ class Engine:
 
     def _step_rows(self, rows: slice, packed: Tensor) -> None:
         """The part of a step that runs on the device. packed: StepNumbers [K, N], the only input from the host."""
+        self._update(rows, packed, *self._gradients(rows, packed))
+
+    def _step_in_parts(self, rows: slice, packed: Tensor) -> None:
+        """The same in parts of the rows that fit into memory. All are updated at the end, so it changes all or none."""
+        parts = self._parts.run(
+            rows, lambda part: self._gradients(part, packed[:, part.start - rows.start : part.stop - rows.start])
+        )
+        gradients, figures = parts[0]
+        if len(parts) > 1:
+            gradients = [torch.cat(each) for each in zip(*(part for part, _ in parts), strict=True)]
+            figures = torch.cat([each for _, each in parts])
+        self._update(rows, packed, gradients, figures)
+
+    def _gradients(self, rows: slice, packed: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The gradients of w and of each noise map [N, ...], and the objective's figures [N, F]. Changes nothing."""
         numbers = StepNumbers.unpack(packed)
-        here, step = self._here[rows], numbers.step.long()
-        latent_noise = self._latent_noise[here, step]
+        latent_noise = self._latent_noise[self._here[rows], numbers.step.long()]
         latent_noise = latent_noise * numbers.noise_strength.view([-1] + [1] * (latent_noise.dim() - 1))
-        variables = [self._latent, *self._noise]
-        leaves = [value[rows].detach().requires_grad_() for value, _, _ in variables]
+        leaves = [value[rows].detach().requires_grad_() for value, _, _ in (self._latent, *self._noise)]
         images = self.generator(leaves[0] + latent_noise, leaves[1:])
         loss, figures = self.objective(images, [target[rows] for target in self._targets])
         if self._noise:
             loss = loss + numbers.noise_regularisation * noise_maps.regularisation(leaves[1:])
-        gradients = list(torch.autograd.grad(loss.sum(), leaves))
+        return list(torch.autograd.grad(loss.sum(), leaves)), figures.detach()
 
-        with torch.no_grad():
-            if self._prior is not None:
-                weight = numbers.prior_weight
-                gradients[0] = self._prior.add_gradient(gradients[0], rows, self._latent[0][rows], weight)
-            self._trace[here, step] = figures.to(self._trace)
-            for (value, first, second), gradient in zip(variables, gradients, strict=True):
-                adam.update_(
-                    value[rows],
-                    gradient,
-                    first[rows],
-                    second[rows],
-                    step_size=numbers.step_size,
-                    second_correction=numbers.second_correction,
-                    first_weight=numbers.first_weight,
-                    second_decay=numbers.second_decay,
-                    second_weight=numbers.second_weight,
-                    eps=numbers.eps,
-                )
-            if self._prior is not None:
-                self._prior.restore_held_(rows, self._latent[0][rows], numbers.hold)
-            for value, _, _ in self._noise:
-                noise_maps.normalise_(value[rows])
+    @torch.no_grad()
+    def _update(self, rows: slice, packed: Tensor, gradients: list[Tensor], figures: Tensor) -> None:
+        """Record the figures, and change w and the noise maps by their gradients."""
+        numbers = StepNumbers.unpack(packed)
+        if self._prior is not None:
+            weight = numbers.prior_weight
+            gradients[0] = self._prior.add_gradient(gradients[0], rows, self._latent[0][rows], weight)
+        self._trace[self._here[rows], numbers.step.long()] = figures.to(self._trace)
+        for (value, first, second), gradient in zip([self._latent, *self._noise], gradients, strict=True):
+            adam.update_(
+                value[rows],
+                gradient,
+                first[rows],
+                second[rows],
+                step_size=numbers.step_size,
+                second_correction=numbers.second_correction,
+                first_weight=numbers.first_weight,
+                second_decay=numbers.second_decay,
+                second_weight=numbers.second_weight,
+                eps=numbers.eps,
+            )
+        if self._prior is not None:
+            self._prior.restore_held_(rows, self._latent[0][rows], numbers.hold)
+        for value, _, _ in self._noise:
+            noise_maps.normalise_(value[rows])
 
 
 def _check_shape(name: str, tensor: Tensor, shape: Sequence[int]) -> None:

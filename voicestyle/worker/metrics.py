@@ -111,7 +111,7 @@ class _Instruments:
             for each in OUTCOMES:
                 self.requests.labels(each, protocol)
             for code in ERROR_CODES.values():
-                if code.is_rejection:
+                if not code.is_fault:
                     self.refusals.labels(code.name, protocol)
         self.starts.inc()
 
