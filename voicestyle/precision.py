@@ -20,8 +20,8 @@ AUTO: Final = "auto"
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHOICES: Final = (AUTO, *DTYPES)
 
-# Machines are far from it on either side: with the instructions, bfloat16 is 2 to 16 times as fast, without them at
-# most as fast as float32. So equal machines choose the same dtype, whatever else they do during the measurement.
+# Machines are far from it on either side: bfloat16 is 2 to 16 times as fast where it has instructions of full rate, and
+# at most as fast as float32 elsewhere. So equal machines choose the same dtype, also beside other load.
 CLEARLY_FASTER: Final = 1.3
 ROUNDS: Final = 8
 MAX_SECONDS: Final = 0.2  # no further round starts after this time: emulated bfloat16 can be a hundred times slower
