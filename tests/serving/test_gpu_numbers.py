@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.fake_gpus import fake_smi, with_model_config
 from tests.support.serve_process import until
+from voicestyle.serving.metrics_endpoint import running_workers
 
 pytestmark = [pytest.mark.serving, pytest.mark.long]
 
@@ -41,6 +42,8 @@ def test_each_of_two_workers_gets_its_own_gpu_and_a_new_one_that_of_the_dead_one
     with serve(2) as server:
         before = until(lambda: len(found := gpu_numbers(server)) == 2 and found, "two workers")
         assert sorted(before.values()) == [0, 1]
+        described = running_workers(server.run.metrics, before)
+        assert [worker["device"] for worker in described] == ["cpu", "cpu"]
         dead, left = before
         os.kill(dead, signal.SIGKILL)
         after = until(lambda: dead not in (found := gpu_numbers(server)) and len(found) == 2 and found, "a new worker")

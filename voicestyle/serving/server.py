@@ -203,7 +203,7 @@ class TorchServe:
             seen.update(worker["pid"] for worker in workers if worker["pid"] > 0)
             if self._java.poll() is not None:
                 raise ServerError(f"TorchServe ended with status {self._java.returncode}{self.tail()}")
-            # TorchServe would retry for minutes. A worker that could not use CUDA graphs is replaced by one without.
+            # TorchServe would retry for minutes. Workers that could not use CUDA graphs are replaced by others without.
             if len(seen) > max(len(workers), 1) * (1 if self.run.graphs_failed is None else 2):
                 raise ServerError(f"the worker ended before the model was ready{self.tail()}")
             if time.monotonic() > end:
