@@ -1,6 +1,6 @@
 # A fresh machine needs Python 3.11, make and a package index. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint docs wheel image coverage bench bench-quick clean lock train
+.PHONY: help demo serve test test-fast test-gpu lint docs wheel image coverage bench bench-quick clean lock train
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -50,6 +50,16 @@ test: lint  ## lint, then run all tests but those that need a GPU or minutes
 test-fast: .venv/test.stamp  ## run the tests that start no server and take no longer than seconds (two minutes in all)
 	$(BIN)/voicestyle bundle demo
 	$(BIN)/python -m pytest -q -m 'not serving and not long'
+
+# Not .venv/serve.stamp first: without a lock of its own, it would install the build of torch that the index prefers.
+.venv/gpu.stamp: private EXTRAS = client,serve,bench,test
+.venv/gpu.stamp: private LOCK = requirements-cuda.lock
+.venv/gpu.stamp: requirements-cuda.lock
+test-gpu: .venv/gpu.stamp  ## on a machine with a GPU: test what it computes, then measure it for docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.gpu --check
+	$(BIN)/python -m pytest -m gpu tests/gpu $$(grep -rl --include='test_*.py' 'mark\.gpu' tests)
+	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.tables
 
 docs: .venv/test.stamp  ## build the documentation site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -10,12 +10,13 @@ from typing import cast
 import torch
 from torch import nn
 
-from benchmarks.networks import Source, Synthetic
+from benchmarks.networks import Networks, Source, Synthetic
 from benchmarks.published_loop import Step, published_loop, voice_distance
 from cmpc2.resnet import ResNet, fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE
 from voicestyle.engine import CudaCapture, Engine, Generator, Schedule, VoiceObjective
+from voicestyle.engine.step_graphs import Capture
 from voicestyle.precision import AUTO, DTYPES, adapt_convolutions_, choose_dtype
 from voicestyle.serving.server import ALLOCATOR, WORKER
 
@@ -62,9 +63,52 @@ class Run:
     state: Callable[[int], Step]
 
 
+class Faces:
+    """An engine of a variant, and faces, known by their numbers, that can join and leave it.
+
+    faces: those that can join. capture: of graphs, for a variant that has them; by default that of CUDA.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        source: Source,
+        faces: Iterable[int],
+        capacity: int,
+        device: torch.device,
+        capture: Capture | None = None,
+    ) -> None:
+        networks = source.load()
+        with torch.no_grad():
+            self._first = {
+                face: (networks.voice_encoder(networks.voice(face))[0], networks.first_latent(face)) for face in faces
+            }
+        self.steps = networks.steps
+        self.engine = _engine(variant, networks, capacity, device)
+        if variant.graphs:
+            self.engine.capture(capture or CudaCapture(device))
+
+    def add(self, face: int, steps: int | None = None) -> None:
+        """Add a face with its own voice, first latent and seed. steps: by default the whole schedule."""
+        voice, latent = self._first[face]
+        self.engine.add(face, [voice], latent, seed=face, steps=steps or self.steps)
+
+    def state(self, face: int) -> Step:
+        """Where a face is after its last step."""
+        outcome = self.engine.outcome(face)
+        noise = [level.float() for level in outcome.noise]
+        return Step(outcome.latent.float(), noise, 1 - float(outcome.figures["similarity"][-1]))
+
+
 def _start_engine(variant: Variant, source: Source, faces: range, device: torch.device) -> Run:
-    networks, dtype = source.load(), DTYPES[variant.dtype_on(device)]
-    latents = [networks.first_latent(face) for face in faces]
+    run = Faces(variant, source, faces, len(faces), device)
+    for face in faces:
+        run.add(face)
+    return Run(run.engine.step, run.state)
+
+
+def _engine(variant: Variant, networks: Networks, capacity: int, device: torch.device) -> Engine:
+    dtype = DTYPES[variant.dtype_on(device)]
     generator = networks.generator.to(device)
     encoder = networks.face_encoder.requires_grad_(False)
     if isinstance(encoder, ResNet):
@@ -76,7 +120,7 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
     else:
         for module in (generator, encoder):
             adapt_convolutions_(module, dtype)
-    engine = Engine(
+    return Engine(
         cast(Generator, generator),
         VoiceObjective(
             encoder,
@@ -84,25 +128,12 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
             image_size=networks.image_size,
         ),
         latent_std=networks.latent_std,
-        capacity=len(faces),
+        capacity=capacity,
         max_steps=networks.steps,
         schedule=Schedule(base_lr=networks.learning_rate),
         device=device,
         batched=variant.batched or None,
     )
-    if variant.graphs:
-        engine.capture(CudaCapture(device))
-    for face, latent in zip(faces, latents, strict=True):
-        with torch.no_grad():
-            voice = networks.voice_encoder(networks.voice(face))[0]
-        engine.add(face, [voice], latent, seed=face, steps=networks.steps)
-
-    def state(face: int) -> Step:
-        outcome = engine.outcome(face)
-        noise = [level.float() for level in outcome.noise]
-        return Step(outcome.latent.float(), noise, 1 - float(outcome.figures["similarity"][-1]))
-
-    return Run(engine.step, state)
 
 
 def _start_published(source: Synthetic, face: int, device: torch.device) -> Run:
@@ -147,5 +178,6 @@ VARIANTS: Mapping[str, Variant] = {
     "compiled, without bfloat16 instructions": Variant(WORKER | PLAIN_ISA, compiled=True),
     "compiled, bfloat16, without its instructions": Variant(WORKER | PLAIN_ISA, dtype="bfloat16", compiled=True),
     "compiled, auto, without bfloat16 instructions": Variant(WORKER | PLAIN_ISA, dtype=AUTO, compiled=True),
+    "compiled, CUDA graphs": Variant(WORKER, compiled=True, graphs=True),
     "compiled, bfloat16, CUDA graphs": Variant(WORKER, dtype="bfloat16", compiled=True, graphs=True),
 }

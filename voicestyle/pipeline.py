@@ -240,12 +240,17 @@ class Pipeline:
         """How this pipeline computes."""
         return Computing(
             device=str(self.device),
-            dtype=str(self._bundle.dtype).removeprefix("torch."),
+            dtype=self.dtype,
             batching="batched" if self.batched else "sequential",
             graphs="on" if self._engine.captured else "failed" if self._graphs == "failed" else "off",
             capacity=self.capacity,
             step_seconds=self._step_seconds,
         )
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the networks' convolutions, "float32" or "bfloat16"."""
+        return str(self._bundle.dtype).removeprefix("torch.")
 
     @property
     def capacity(self) -> int:
@@ -439,6 +444,7 @@ class Pipeline:
             trace=trace,
             prototypes=prepared.prototypes,
             largest_batch=request.largest_batch,
+            dtype=self.dtype,
             audio_seconds=prepared.voice.audio_seconds,
             speech_seconds=prepared.voice.speech_seconds,
             timings={**prepared.timings, **stages, "render": timings["render"]},
@@ -463,6 +469,7 @@ class Pipeline:
             "Seed": str(settings.seed),
             "Steps": str(settings.steps),
             "Preset": settings.preset,
+            "Dtype": self.dtype,
         }
 
 

@@ -1,10 +1,9 @@
-"""Steps as captured graphs: sizes, padding, and equal results. Without a GPU, functions stand for graphs."""
+"""Steps as captured graphs: sizes, padding, and equal results. Functions stand for graphs; tests/gpu has real ones."""
 
 import pytest
 import torch
 
 from tests.support.tiny_engine import engine, item, take_steps
-from voicestyle.engine import CudaCapture
 from voicestyle.engine.rows import ALIGNMENT, Rows
 from voicestyle.engine.step_graphs import StepGraphs
 
@@ -153,76 +152,3 @@ def test_aligned_rows_change_no_bit(monkeypatch):
     for packed, padded in zip(*(each.values() for each in outcomes), strict=True):
         assert torch.equal(packed.latent, padded.latent)
         assert all(map(torch.equal, packed.noise, padded.noise))
-
-
-@pytest.mark.gpu
-def test_cuda_graphs_equal_single_kernels():
-    from voicestyle.engine import Engine, VoiceObjective
-    from voicestyle.generators import StyleGAN2, StyleGAN2Config
-
-    torch.manual_seed(0)
-    generator = StyleGAN2(StyleGAN2Config(64, max_width=32)).cuda()
-    for tensor in generator.buffers():
-        if tensor.dim() == 4 and tensor.shape[-1] == 3:
-            tensor.normal_(0, 0.1)
-    weight = torch.randn(3 * 64 * 64, 8, device="cuda") / 100
-    outcomes = []
-    for capture in (None, CudaCapture(torch.device("cuda"))):
-        running = Engine(
-            generator,
-            VoiceObjective(lambda images: images.flatten(1) @ weight, embedding_dim=8, image_size=64),
-            latent_std=1.0,
-            capacity=4,
-            device="cuda",
-        )
-        if capture:
-            running.capture(capture)
-        for number in range(3):
-            running.add(number, [torch.ones(8)], torch.zeros(512), seed=number, steps=5 + number)
-        finished = take_steps(running, 7)
-        outcomes.append([finished[number] for number in range(3)])
-    for plain, captured in zip(*outcomes, strict=True):
-        similarity, expected = (each.figures["similarity"] for each in (captured, plain))
-        torch.testing.assert_close(similarity, expected, rtol=0, atol=1e-3)
-        torch.testing.assert_close(captured.latent, plain.latent, rtol=0, atol=1e-2)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("batched", [False, True])
-def test_on_a_gpu_a_face_again_has_equal_bits_and_sequential_in_any_batch(batched):
-    from cmpc2 import ResNet, ResNetConfig
-    from voicestyle.engine import Engine, VoiceObjective
-    from voicestyle.generators import StyleGAN2, StyleGAN2Config
-
-    torch.manual_seed(0)
-    generator = StyleGAN2(StyleGAN2Config(64, max_width=32)).cuda()
-    for name, tensor in generator.named_buffers():
-        if not name.endswith("blur"):
-            tensor.normal_(0, 0.2).abs_() if name.endswith("squares") else tensor.normal_(0, 0.2)
-    encoder = ResNet(3, ResNetConfig(widths=(16, 16, 32, 64), depths=(1, 1, 1, 1), embedding_dim=8))
-    encoder = encoder.eval().requires_grad_(False).cuda()
-    torch.backends.cudnn.deterministic = True
-
-    def run(seeds):
-        running = Engine(
-            generator,
-            VoiceObjective(encoder, embedding_dim=8, image_size=64, encoder_size=56),
-            latent_std=1.0,
-            capacity=4,
-            device="cuda",
-            batched=batched,
-        )
-        running.capture(CudaCapture(torch.device("cuda")))
-        for seed in seeds:
-            source = torch.Generator().manual_seed(seed)
-            voice, latent = torch.randn(8, generator=source), torch.randn(512, generator=source)
-            running.add(seed, [voice], latent, seed=seed, steps=20)
-        return take_steps(running, 20)
-
-    alone, again, beside = run([5])[5], run([5])[5], run([4, 6, 5])[5]
-    assert all(level.abs().max() > 0 for level in (alone.latent, *alone.noise))
-    assert len(set(alone.figures["similarity"].tolist())) > 10  # the steps change the face
-    for other in (again, beside) if not batched else (again,):
-        assert torch.equal(other.latent, alone.latent)
-        assert all(map(torch.equal, other.noise, alone.noise))
-        assert torch.equal(other.figures["similarity"], alone.figures["similarity"])

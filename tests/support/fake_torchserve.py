@@ -104,6 +104,7 @@ class FakePipeline:
             trace=[0.25, 0.75],
             prototypes=[3, 1, 2],
             largest_batch=request.largest_batch,
+            dtype="float32",
             audio_seconds=9.0,
             speech_seconds=8.0,
             timings={"decode": 0.01},

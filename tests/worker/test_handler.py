@@ -39,6 +39,7 @@ def test_an_image_has_what_is_known_in_its_headers(frontend):
         "X-VoiceStyle-Preset": "default",
         "X-VoiceStyle-Size": "1024",
         "X-VoiceStyle-Batch": "1",
+        "X-VoiceStyle-Dtype": "float32",
         "X-VoiceStyle-Model": "fake@3",
     }
 

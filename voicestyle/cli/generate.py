@@ -48,7 +48,7 @@ DEFAULT_OUTPUT = Path("face.png")
     default=AUTO,
     show_default=True,
     type=click.Choice(CHOICES),
-    help="Of generator and face encoder; auto is bfloat16 on devices with native bfloat16 multiplication.",
+    help="Of generator and face encoder; auto measures and is bfloat16 where that is clearly faster.",
 )
 @click.option("--report", is_flag=True, help="Also write STEM.json: similarity at each step, prototypes, timings.")
 def generate(
