@@ -33,6 +33,7 @@ def time(networks: str, variant: str, batch: int, warm_up: int, steps: int, devi
         run.step()
     return {
         "machine": here,
+        "dtype": VARIANTS[variant].dtype_on(where),
         "steps": steps,
         "seconds": (now(where) - began) / steps,
         "peak_resident_mib": peak_resident_mib(),

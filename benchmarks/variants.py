@@ -16,7 +16,7 @@ from cmpc2.resnet import ResNet, fold_batch_norm
 from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE
 from voicestyle.engine import CudaCapture, Engine, Generator, Schedule, VoiceObjective
-from voicestyle.precision import DTYPES, adapt_convolutions_
+from voicestyle.precision import AUTO, DTYPES, adapt_convolutions_, choose_dtype
 from voicestyle.serving.server import ALLOCATOR, WORKER
 
 
@@ -25,8 +25,8 @@ class Variant:
     """How the steps are taken.
 
     environment: variables that the process starts with. published: by the published loop, else by the engine. dtype: of
-    the convolutions. compiled: from TorchScript files, as in a bundle. batched: all faces go through the networks
-    together. graphs: as captured CUDA graphs.
+    the convolutions; `auto` measures both, as the service does. compiled: from TorchScript files, as in a bundle.
+    batched: all faces go through the networks together. graphs: as captured CUDA graphs.
     """
 
     environment: Mapping[str, str]
@@ -41,6 +41,10 @@ class Variant:
         if self.published:
             return batch == 1 and isinstance(source, Synthetic)
         return (batch > 1 or not self.batched) and (device.startswith("cuda") or not self.graphs)
+
+    def dtype_on(self, device: torch.device) -> str:
+        """The dtype that the convolutions have there."""
+        return str(choose_dtype(self.dtype, device)).removeprefix("torch.")
 
     def start(self, source: Source, faces: range, device: torch.device) -> "Run":
         """Load the networks and start the optimisation of these faces, all in one batch."""
@@ -59,7 +63,7 @@ class Run:
 
 
 def _start_engine(variant: Variant, source: Source, faces: range, device: torch.device) -> Run:
-    networks = source.load()
+    networks, dtype = source.load(), DTYPES[variant.dtype_on(device)]
     latents = [networks.first_latent(face) for face in faces]
     generator = networks.generator.to(device)
     encoder = networks.face_encoder.requires_grad_(False)
@@ -67,11 +71,11 @@ def _start_engine(variant: Variant, source: Source, faces: range, device: torch.
         encoder = fold_batch_norm(encoder)
     encoder = encoder.to(device)
     if variant.compiled:
-        generator = _compiled(generator, device, variant.dtype, GENERATOR_INTERFACE)
-        encoder = _compiled(encoder, device, variant.dtype)
+        generator = _compiled(generator, device, dtype, GENERATOR_INTERFACE)
+        encoder = _compiled(encoder, device, dtype)
     else:
         for module in (generator, encoder):
-            adapt_convolutions_(module, DTYPES[variant.dtype])
+            adapt_convolutions_(module, dtype)
     engine = Engine(
         cast(Generator, generator),
         VoiceObjective(
@@ -119,12 +123,15 @@ def _start_published(source: Synthetic, face: int, device: torch.device) -> Run:
     return Run(lambda: last.append(next(steps)), lambda _: last[0])
 
 
-def _compiled(module: nn.Module, device: torch.device, dtype: str, keep: Sequence[str] = ()) -> nn.Module:
+def _compiled(module: nn.Module, device: torch.device, dtype: torch.dtype, keep: Sequence[str] = ()) -> nn.Module:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "module.pt"
         torchscript.save(module, path)
-        return torchscript.load(path, device, DTYPES[dtype], keep)
+        return torchscript.load(path, device, dtype, keep)
 
+
+# A CPU on which bfloat16 is slower than float32, simulated: oneDNN may use AVX-512, but not its bfloat16 instructions.
+PLAIN_ISA = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
 
 BASELINE = "published loop"
 REFERENCE = "eager"  # of the quality
@@ -136,5 +143,9 @@ VARIANTS: Mapping[str, Variant] = {
     "compiled": Variant(WORKER, compiled=True),
     "compiled, bfloat16": Variant(WORKER, dtype="bfloat16", compiled=True),
     "compiled, bfloat16, batched": Variant(WORKER, dtype="bfloat16", compiled=True, batched=True),
+    "compiled, auto": Variant(WORKER, dtype=AUTO, compiled=True),
+    "compiled, without bfloat16 instructions": Variant(WORKER | PLAIN_ISA, compiled=True),
+    "compiled, bfloat16, without its instructions": Variant(WORKER | PLAIN_ISA, dtype="bfloat16", compiled=True),
+    "compiled, auto, without bfloat16 instructions": Variant(WORKER | PLAIN_ISA, dtype=AUTO, compiled=True),
     "compiled, bfloat16, CUDA graphs": Variant(WORKER, dtype="bfloat16", compiled=True, graphs=True),
 }

@@ -19,7 +19,7 @@ from voicestyle.precision import choose_dtype
 from voicestyle.run_folder import RunFolder
 from voicestyle.worker.continuous_batch import ContinuousBatch
 from voicestyle.worker.metrics import Metrics
-from voicestyle.worker.service_config import CPU_CAPACITY, SECTION, ServiceConfig
+from voicestyle.worker.service_config import SECTION, ServiceConfig
 from voicestyle.worker.torchserve import Context, limit_fields, read_rows, send_responses
 
 log = logging.getLogger("voicestyle.handler")
@@ -44,7 +44,8 @@ class VoiceStyleHandler:
             pipeline = Pipeline.load(
                 Path(properties["model_dir"]) / BUNDLE,
                 device=device,
-                capacity=CPU_CAPACITY if isinstance(config.live_requests, str) else config.live_requests,
+                capacity=None if isinstance(config.live_requests, str) else config.live_requests,
+                iteration_seconds=config.iteration_seconds,
                 caps=config.caps,
                 dtype=choose_dtype(config.dtype, device),
                 batched=config.batched,

@@ -18,7 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
-from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Schedule, VoiceObjective, encoder_input
+from voicestyle.engine import (
+    CPU_CAPACITY,
+    Choice,
+    CudaCapture,
+    Engine,
+    Generator,
+    Meter,
+    Outcome,
+    Schedule,
+    VoiceObjective,
+    encoder_input,
+    measure_capacity,
+    meter_of,
+)
 from voicestyle.face import Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
@@ -123,6 +136,7 @@ class Pipeline:
             device=device,
             batched=batched,
         )
+        self._step_seconds: Mapping[int, float] = {}
         self._prior = self._prior_arguments()
         self._one_pass = OnePass(bundle, objective, device=self.device, batched=self._engine.batched)
 
@@ -132,22 +146,74 @@ class Pipeline:
         folder: Path,
         *,
         device: torch.device | str = "cpu",
-        capacity: int = 8,
+        capacity: int | None = CPU_CAPACITY,
+        iteration_seconds: float = 0.15,
         caps: Caps = NO_CAPS,
         dtype: torch.dtype = torch.float32,
         batched: bool | None = None,
+        meter: Meter | None = None,
     ) -> "Pipeline":
         """Load a bundle folder and warm it up. caps: the service's own limits for a request.
 
         The generator and the face encoder compute in `dtype`; see `voicestyle.precision.choose_dtype`.
 
-        Raises BundleError for a bundle that is incomplete or altered, or has no image size within the caps.
+        capacity: slots in the batch. None chooses: where a step takes all requests at once, as many as a step of
+        `iteration_seconds` and the memory allow, by trials; otherwise 8. meter: of the device, for the trials; by
+        default that of a GPU, and none on a CPU, where nothing is measured.
+
+        Raises:
+            BundleError: a bundle that is incomplete or altered, or has no image size within the caps.
+            RuntimeError: too little memory for one request.
         """
         bundle = Bundle.load(folder, device, dtype)
         bundle = replace(bundle, manifest=bundle.manifest.capped(caps))
+        step_seconds: Mapping[int, float] = {}
+        if capacity is None:
+            choice = cls._choose_capacity(bundle, device, batched, iteration_seconds, meter)
+            capacity, step_seconds = choice.capacity, choice.step_seconds
+            log.info("%s", choice.as_text())
         pipeline = cls(bundle, device=device, capacity=capacity, batched=batched)
+        pipeline._step_seconds = step_seconds
         pipeline.warm_up()
         return pipeline
+
+    @classmethod
+    def _choose_capacity(
+        cls,
+        bundle: Bundle,
+        device: torch.device | str,
+        batched: bool | None,
+        iteration_seconds: float,
+        meter: Meter | None,
+    ) -> Choice:
+        def of(capacity: int) -> Pipeline:
+            return cls(bundle, device=device, capacity=capacity, batched=batched)
+
+        alone, meter = of(1), meter or meter_of(torch.device(device))
+        if meter is None or not alone.batched:
+            # Where a step is that of one request, it takes as long whatever the number of slots.
+            return Choice(CPU_CAPACITY, {}, "as on every CPU and wherever requests are stepped one after the other")
+        alone.warm_up()
+        return measure_capacity(lambda size: of(size)._full_engine(), alone._run_largest, meter, iteration_seconds)
+
+    def _full_engine(self) -> Engine:
+        """The engine as requests find it, full of items with the most steps."""
+        if self.device.type == "cuda":
+            self._capture()
+        embedding = torch.ones(self.manifest.embedding_dim)
+        latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
+        for number in range(self.capacity):
+            self._engine.add(number, [embedding], latent, seed=number, steps=self._engine.max_steps, **self._prior)
+        return self._engine
+
+    def _run_largest(self) -> None:
+        """Embed the longest voice and render the largest image, which need the most memory outside of the steps."""
+        limits, latent = self.manifest.limits, torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
+        speech = (tone(limits.audio_seconds) * FULL_SCALE).short().numpy()
+        features = voice_features(speech, self._bundle.front_end, self.device)
+        with torch.inference_mode():
+            self._bundle.voice_encoder(features[None].to(self.device))
+        self._one_pass.render([self._one_pass.outcome(latent, seed=0)], [max(self.manifest.sizes)])
 
     @property
     def computing(self) -> Computing:
@@ -158,7 +224,7 @@ class Pipeline:
             batching="batched" if self.batched else "sequential",
             graphs=self._engine.captured,
             capacity=self.capacity,
-            step_seconds={},
+            step_seconds=self._step_seconds,
         )
 
     @property

@@ -11,6 +11,7 @@ import zipfile
 import psutil
 import pytest
 
+from voicestyle.engine.capacity import SIZES
 from voicestyle.errors import ServerError
 from voicestyle.serving import Ports, TorchServe, stop_on_signals
 from voicestyle.serving.server import CONFIG, read_properties
@@ -80,9 +81,8 @@ def test_the_configuration_disables_unsafe_features():
     assert properties["grpc_inference_address"] == properties["grpc_management_address"] == "127.0.0.1"
     assert properties["enable_model_api"] == "false"
     assert "http" not in properties["allowed_urls"]
-    # Eight faces of 1024 pixels with any content fit into a response, and all waiting bodies into the heap.
-    assert int(properties["max_response_size"]) > 8 * 3 * 1024 * 1024 * 1.01
-    assert (8 + 16) * int(properties["max_request_size"]) < 0.5 * 2 * 1024**3
+    # A full batch of faces of 1024 pixels with any content, in base64, fits into a response.
+    assert int(properties["max_response_size"]) > SIZES[-1] * 3 * 1024 * 1024 * 1.01 * 4 / 3
 
 
 @pytest.mark.serving

@@ -36,12 +36,15 @@ class FakePipeline:
     steps: dict = field(default_factory=dict)  # steps taken, by the id of each running request
     calls: list = field(default_factory=list)  # how many requests were running at each step
     render_calls: list = field(default_factory=list)  # the ids of the requests of each call
+    measured_capacity: int = 2
     prepared: int = 0
     rendered: int = 0
     manifest = SimpleNamespace(name="fake", version="3")
 
-    def loaded(self, folder, *, device, capacity, caps, dtype, batched):
-        self.folder, self.device, self.capacity, self.caps, self.dtype = folder, device, capacity, caps, dtype
+    def loaded(self, folder, *, device, capacity, iteration_seconds, caps, dtype, batched):
+        self.folder, self.device, self.caps, self.dtype = folder, device, caps, dtype
+        self.asked_capacity, self.iteration_seconds = capacity, iteration_seconds
+        self.capacity = self.measured_capacity if capacity is None else capacity
         return self
 
     @property
