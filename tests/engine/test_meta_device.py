@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.operations import freezing_on_meta
 from cmpc2 import ResNet, ResNetConfig
 from cmpc2.resnet import fold_batch_norm
-from tests.support.captured_step import CheckedCapture, freezing_on_meta
+from tests.support.captured_step import CheckedCapture
 from tests.support.tiny_bundle import TinyGenerator
 from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE

@@ -4,7 +4,7 @@ A meta tensor has a shape and a dtype and no values, so everything that needs a 
 host is one of another device, as beside a GPU's tensors. TorchScript compiles and runs a module for it as for others.
 """
 
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -23,18 +23,6 @@ FORBIDDEN = {
 INDEXING = torch.ops.aten.index.Tensor  # its shape depends on values with masks only
 FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy)
 BY_INDEX = (Tensor.__getitem__, Tensor.__setitem__)
-
-
-@contextmanager
-def freezing_on_meta():
-    """Within the block, TorchScript can freeze modules on the meta device; it compares the values of constants."""
-    library = torch.library.Library("aten", "IMPL", "Meta")
-    try:
-        # Two constants without values are equal if they are one; "always equal" would merge different weights.
-        library.impl("equal", lambda a, b: a is b)
-        yield
-    finally:
-        library._destroy()
 
 
 class OperatorRecorder(TorchDispatchMode):
