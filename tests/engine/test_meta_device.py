@@ -212,7 +212,7 @@ def first_fault(capture):
     ],
 )
 def test_a_fault_in_a_compiled_network_is_reported(compiled, fault, reported):
-    assert first_fault(check(compiled(TinyGenerator), compiled(fault), capacity=1)) == f"{reported}, at batch size 1"
+    assert first_fault(check(compiled(TinyGenerator), compiled(fault), capacity=1)) == f"{reported}, rows 0:1"
 
 
 def in_step(change):
@@ -255,4 +255,4 @@ def test_numbers_and_indices_of_the_device_are_no_faults(compiled, change):
 @pytest.mark.parametrize("runs", range(3))  # torch compiles the forward in the second run, the backward in the third
 def test_too_few_warm_up_runs_are_reported(compiled, runs):
     capture = check(compiled(TinyGenerator), compiled(cmpc_encoder), capacity=1, warm_up_runs=runs)
-    assert "modules are compiled in the captured run, at batch size 1" in capture.faults
+    assert "modules are compiled in the captured run, rows 0:1" in capture.faults

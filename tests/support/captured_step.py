@@ -73,12 +73,12 @@ class CheckedCapture:
 
     def __init__(self, modules=(), warm_up_runs=WARM_UP_RUNS):
         self.faults = []
-        self.operators = {}  # of the captured run, by batch size
+        self.operators = {}  # of the captured run, by its last row
         self._modules = modules
         self._warm_up_runs = warm_up_runs
 
     def __call__(self, run):
-        size = run.args[0].stop
+        rows = run.args[0]
         try:
             for _ in range(self._warm_up_runs):
                 run()
@@ -87,12 +87,12 @@ class CheckedCapture:
         except Exception as error:  # TorchScript and the kernels of the meta device raise many different exceptions
             faults = [*faults_of_failed(run), str(error).strip().split("\n")[-1]]
         else:
-            self.operators[size] = [name for name, _ in operators]
+            self.operators[rows.stop] = [name for name, _ in operators]
             if not compiled:
                 faults.append("modules are compiled in the captured run")
             if following != operators:
                 faults.append(f"the captured run has {len(operators)} operators, the next one has others")
-        self.faults += [f"{fault}, at batch size {size}" for fault in dict.fromkeys(faults)]
+        self.faults += [f"{fault}, rows {rows.start}:{rows.stop}" for fault in dict.fromkeys(faults)]
         return run
 
 
