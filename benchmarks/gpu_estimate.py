@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.estimate_tables import FILE, estimate_counts_table, estimate_table
 from benchmarks.operations import Operation, OperationCounter, StepCount, count_steps, freezing_on_meta
 from benchmarks.results import RESULTS, Row, machine, significant
-from benchmarks.tables import GPU_ESTIMATE, estimate_counts_table, estimate_table
 from cmpc2 import ResNet, ResNetConfig
 from cmpc2.resnet import fold_batch_norm
 from voicestyle import torchscript
@@ -246,7 +246,7 @@ def main(write: bool, results: Path) -> None:
     if write:
         results.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        (results / GPU_ESTIMATE).write_text(text, "utf-8")
+        (results / FILE).write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
