@@ -66,8 +66,8 @@ class Gpu:
     dtype: torch.dtype
 
 
-# "NVIDIA H100 Tensor Core GPU", "NVIDIA L4 Tensor Core GPU" and "NVIDIA T4 Tensor Core GPU" datasheets. The first two
-# give rates of tensor cores with sparsity, twice the dense ones here. A T4 has no bfloat16.
+# Of NVIDIA's datasheets "NVIDIA H100 Tensor Core GPU", "NVIDIA L4 Tensor Core GPU" and "NVIDIA T4 Tensor Core GPU". The
+# first two give the rates of tensor cores with sparsity, twice the dense ones here. A T4 has no bfloat16.
 GPUS: Final = (
     Gpu("H100 SXM", {torch.bfloat16: 989e12, torch.float32: 67e12}, 3.35e12, 80 * 10**9, 132, torch.bfloat16),
     Gpu("L4", {torch.bfloat16: 121e12, torch.float32: 30.3e12}, 300e9, 24 * 10**9, 58, torch.bfloat16),
