@@ -48,6 +48,7 @@ GRAPH_LAUNCH: Final = 2e-6  # seconds from the end of a kernel to the start of t
 HOST_LAUNCH: Final = 8e-6  # seconds in which the host launches one operation without a graph, autograd included
 CONTEXT: Final = 2**30  # bytes of CUDA's context and of libraries' workspaces
 RESERVE: Final = 2**30  # bytes beside the batch, for rendering
+HELD: Final = 9  # directions that the demo bundle holds
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def demo() -> Networks:
         MobileStyleGAN(),
         FaceEncoder(DlibResNet(), FaceHead(description["embedding_dim"], description["hidden"])),
         description["embedding_dim"],
-        LatentPrior(identity, np.zeros(LATENT_DIM, np.float32), identity[:8]),
+        LatentPrior(identity, np.zeros(LATENT_DIM, np.float32), identity[:HELD]),
     )
 
 
