@@ -18,6 +18,7 @@ from voicestyle import torchscript
 from voicestyle.bundle import GENERATOR_INTERFACE
 from voicestyle.demo_encoders import FaceEncoder, FaceHead
 from voicestyle.engine import Engine, VoiceObjective
+from voicestyle.engine.step_graphs import WARM_UP_RUNS
 from voicestyle.face_networks import DlibResNet
 from voicestyle.generators import StyleGAN2, StyleGAN2Config
 from voicestyle.generators.mobilestylegan import MobileStyleGAN, MobileStyleGANConfig
@@ -54,7 +55,7 @@ def meta_device():
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """`compiled(make, dtype)`: a module from a file on the meta device, as `Bundle.load` loads it."""
+    """`compiled(make, dtype)`: a module from a file, on the meta device, as `Bundle.load` loads it."""
 
     @cache
     def file(make):
@@ -62,9 +63,9 @@ def compiled(tmp_path_factory):
         torchscript.save(make().eval().requires_grad_(False), path)
         return path
 
-    def load(make, dtype=torch.float32):
+    def load(make, dtype=torch.float32, device="meta"):
         keep = GENERATOR_INTERFACE if make in (stylegan2, mobilestylegan, TinyGenerator) else ()
-        return torchscript.load(file(make), "meta", dtype, keep)
+        return torchscript.load(file(make), device, dtype, keep)
 
     return load
 
@@ -75,17 +76,29 @@ def prior():
     return LatentPrior.fit(numbers.standard_normal((16, 512)), held=numbers.standard_normal((2, 512)))
 
 
-def check(generator, face_encoder, *, image_size=64, encoder_size=None, objective=VoiceObjective, **options):
-    """The checked capture of an engine with these networks. options: of the engine, and warm_up_runs."""
-    warm_up = {"warm_up_runs": options.pop("warm_up_runs")} if "warm_up_runs" in options else {}
-    goal = objective(face_encoder, embedding_dim=EMBEDDING, image_size=image_size, encoder_size=encoder_size)
+def check(
+    generator,
+    face_encoder,
+    *,
+    image_size=64,
+    encoder_size=None,
+    objective=VoiceObjective,
+    warm_up_runs=WARM_UP_RUNS,
+    capacity=CAPACITY,
+    **options,
+):
+    """The checked capture of an engine with these networks."""
     engine = Engine(
         generator,
-        goal,
+        objective(face_encoder, embedding_dim=EMBEDDING, image_size=image_size, encoder_size=encoder_size),
         latent_std=1.0,
-        **{"capacity": CAPACITY, "max_steps": 8, "device": "meta"} | options,
+        capacity=capacity,
+        max_steps=8,
+        device="meta",
+        **options,
     )
-    capture = CheckedCapture((generator, face_encoder), **warm_up)
+    modules = [each for each in (generator, face_encoder) if isinstance(each, torch.jit.ScriptModule)]
+    capture = CheckedCapture(modules, warm_up_runs)
     engine.capture(capture)
     return capture
 
@@ -213,6 +226,28 @@ def first_fault(capture):
 )
 def test_a_fault_in_a_compiled_network_is_reported(compiled, fault, reported):
     assert first_fault(check(compiled(TinyGenerator), compiled(fault), capacity=1)) == f"{reported}, rows 0:1"
+
+
+class HostBuffer(nn.Module):
+    """A face encoder whose buffer is on the host whatever device the step runs on."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+        self.scale = torch.full((3, 1, 1), 0.5)
+
+    def forward(self, x):
+        return self.encoder(x * self.scale)
+
+
+def test_a_buffer_of_the_host_is_reported(compiled):
+    capture = check(compiled(TinyGenerator), HostBuffer(compiled(cmpc_encoder)), capacity=1)
+    assert first_fault(capture) == "aten.mul.Tensor has a tensor on the cpu, rows 0:1"
+
+
+def test_a_network_of_the_host_is_reported(compiled):
+    capture = check(compiled(TinyGenerator), compiled(cmpc_encoder, device="cpu"), capacity=1)
+    assert first_fault(capture) == "aten.convolution.default has a tensor on the cpu, rows 0:1"
 
 
 def in_step(change):
