@@ -100,13 +100,12 @@ class OperationCounter(TorchDispatchMode):
         if func in ALLOCATIONS or not outputs:
             return result
         flops = flop_registry.get(func.overloadpacket)
-        moved = (*_tensors(_read(func, args), kwargs), *outputs)
         self.operations.append(
             Operation(
                 name=str(func).removeprefix("aten.").split(".")[0],
                 kernels=_kernels(func, args),
                 flops=int(flops(*args, **(kwargs or {}), out_val=result)) if flops else 0,
-                moved=sum(_bytes(each) for each in moved),
+                moved=sum(_bytes(each) for each in _moved(func, args, kwargs, outputs)),
                 dtype=outputs[0].dtype,
                 matrices=_matrices(outputs[0]) if flops else (0, 0, 0),
                 grouped=_groups(func, args) > 1,
@@ -156,14 +155,18 @@ def freezing_on_meta() -> Generator[None]:
         library._destroy()  # pyright: ignore[reportPrivateUsage]
 
 
-def _read(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments that the kernels of an operator read."""
-    if func in OVERWRITING:
-        return args[1:]
+def _moved(
+    func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, outputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """The tensors that the kernels of an operator read or write, each as often as they do."""
     if func == aten.convolution_backward.default:
         gradient, features, weight, *_, mask = args
-        return (gradient, weight if mask[0] else None, features if mask[1] else None)
-    return args
+        return _tensors(gradient, weight if mask[0] else None, features if mask[1] else None, outputs)
+    if func == aten.index.Tensor:  # reads the chosen elements
+        return _tensors(args[1], outputs, outputs)
+    if func == aten.index_put_.default:
+        return _tensors(args[1], args[2], args[2])
+    return _tensors(args[1:] if func in OVERWRITING else args, kwargs, outputs)
 
 
 def _kernels(func: Any, args: tuple[Any, ...]) -> int:

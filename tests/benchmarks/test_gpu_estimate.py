@@ -53,6 +53,14 @@ def test_views_cost_nothing_and_expanded_tensors_are_read_once():
     assert rows(counted(lambda: square.zero_())) == [("zero_", 1, 0, 10_000 * FLOAT)]
 
 
+def test_indexing_moves_the_chosen_elements():
+    table, chosen = torch.empty(1000, 10, device="meta"), torch.empty(3, dtype=torch.long, device="meta")
+    moved = 3 * 8 + 2 * 3 * 10 * FLOAT
+    assert rows(counted(lambda: table[chosen])) == [("index", 1, 0, moved)]
+    values = torch.empty(3, 10, device="meta")
+    assert rows(counted(lambda: table.index_put_((chosen,), values))) == [("index_put_", 1, 0, moved)]
+
+
 def test_the_peak_is_that_of_tensors_alive_at_once():
     outside = torch.empty(1000, device="meta")
 
