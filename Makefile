@@ -8,6 +8,7 @@ VOICE ?= samples/slt.wav
 FACE ?= face.png
 BUNDLE ?= demo
 EXTRAS = client,serve
+LOCK ?= requirements.lock
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,8 +21,8 @@ $(BIN)/python:
 .venv/train.stamp: private EXTRAS = client,serve,train
 .venv/bench.stamp: private EXTRAS = client,serve,bench
 .venv/test.stamp .venv/photos.stamp .venv/train.stamp .venv/bench.stamp: .venv/serve.stamp
-.venv/%.stamp: pyproject.toml requirements.lock
-	PYTHON='$(PYTHON)' sh scripts/install.sh $(EXTRAS) --editable
+.venv/%.stamp: pyproject.toml $(LOCK)
+	LOCK='$(LOCK)' PYTHON='$(PYTHON)' sh scripts/install.sh $(EXTRAS) --editable
 	@touch $@
 
 demo: .venv/serve.stamp $(if $(PHOTOS),.venv/photos.stamp)  ## [VOICE=path] [FACE=path] [PHOTOS=folder] make a face from a voice with a real TorchServe
@@ -79,11 +80,15 @@ bench-quick: .venv/bench.stamp  ## minutes: the speed of the step
 train: .venv/train.stamp  ## VOICES=folder train the demo bundle's encoders again
 	$(BIN)/python scripts/train_demo.py --voices '$(VOICES)'
 
-lock: $(BIN)/python  ## resolve requirements.lock again
-	$(BIN)/python -m pip install -qq pip-tools
+# uv reads no setting of pip, so torch is PyPI's CUDA build, and downloads metadata instead of wheels.
+lock: $(BIN)/python  ## resolve requirements.lock again, and requirements-cuda.lock, the same with torch's CUDA build
+	$(BIN)/python -m pip install -qq pip-tools uv
 	$(BIN)/pip-compile --quiet --all-extras --strip-extras --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
 	@sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock  # the index decides on the build (CPU, CUDA)
+	$(BIN)/uv pip compile --quiet --no-config --all-extras --constraint requirements.lock --annotation-style line \
+		--python $(BIN)/python --python-platform x86_64-manylinux_2_28 --custom-compile-command 'make lock' \
+		--output-file requirements-cuda.lock pyproject.toml
 
 clean:  ## remove all generated files, also bundles and their inversions
 	rm -rf .venv .cache bundles build dist logs site *.egg-info model_store/*.mar face*.png

@@ -18,9 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 import cmpc2
 from voicestyle import __version__
 from voicestyle.bundle import verify_files
+from voicestyle.devices import DeviceError, asked_device
 from voicestyle.errors import ArchiveError
 from voicestyle.manifest import MANIFEST, Manifest
 from voicestyle.worker.service_config import SECTION, ServiceConfig
@@ -95,7 +98,9 @@ def model_config() -> str:
         if not isinstance(config, dict):
             raise ValueError(f"must be a mapping of names to values, got {config!r}")
         service = ServiceConfig.parse(config.get(SECTION))
-    except (yaml.YAMLError, ValueError) as error:
+        # The variable comes first, as in the worker.
+        service = replace(service, device=asked_device(service.device))
+    except (yaml.YAMLError, DeviceError, ValueError) as error:
         raise ArchiveError(f"{MODEL_CONFIG.name}: {' '.join(str(error).split())}") from None
     if "batchSize" not in config:
         why = f"requests passed at once: up to {service.most_admitted} in batch and queue, and some that are rejected"

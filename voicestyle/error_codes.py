@@ -16,18 +16,16 @@ from typing import Final
 class ErrorCode:
     """A stable, machine-readable name of what went wrong, the same over HTTP and gRPC.
 
-    status: of the HTTP response. retryable: whether the same request may succeed later. meaning: when it happens.
+    status: of the HTTP response. meaning: when it happens. retryable: whether the same request may succeed later.
+    is_fault: whether the service failed; otherwise it rejected the request, which is invalid or comes when the queue
+    is full or the server is shutting down.
     """
 
     name: str
     status: HTTPStatus
     meaning: str
     retryable: bool = False
-
-    @property
-    def is_rejection(self) -> bool:
-        """Whether it means a rejection: an invalid request, no capacity, or a server that is shutting down."""
-        return self.status < HTTPStatus.INTERNAL_SERVER_ERROR or self.retryable
+    is_fault: bool = False
 
 
 ERROR_CODES: Final[Mapping[str, ErrorCode]] = MappingProxyType(
@@ -52,9 +50,28 @@ ERROR_CODES: Final[Mapping[str, ErrorCode]] = MappingProxyType(
             ),
             ErrorCode("no_speech", HTTPStatus.UNPROCESSABLE_ENTITY, "the audio contains no speech"),
             ErrorCode("too_short", HTTPStatus.UNPROCESSABLE_ENTITY, "less speech than the bundle requires"),
-            ErrorCode("internal", HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service; its log has the details"),
+            ErrorCode(
+                "internal",
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "a fault of the service; its log has the details",
+                is_fault=True,
+            ),
             ErrorCode("overloaded", HTTPStatus.SERVICE_UNAVAILABLE, "the batch and the queue are full", True),
             ErrorCode("draining", HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down", True),
+            ErrorCode(
+                "out_of_memory",
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the device has too little free memory for this request now",
+                retryable=True,
+                is_fault=True,
+            ),
+            ErrorCode(
+                "device_failed",
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the device failed while the request was in the worker, and the worker is replaced",
+                retryable=True,
+                is_fault=True,
+            ),
         )
     }
 )

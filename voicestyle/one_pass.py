@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voicestyle.bundle import Bundle
+from voicestyle.devices import retry_out_of_memory
 from voicestyle.engine import Objective, Outcome, draw_noise_maps
 from voicestyle.images import to_pixels
 
@@ -29,6 +30,7 @@ class OnePass:
         self._device = device
         self._batched = batched
 
+    @retry_out_of_memory
     @torch.no_grad()
     def map_latents(self, embeddings: Sequence[Tensor], first_latents: Sequence[Tensor]) -> list[Tensor]:
         """The mapper's latents for voice embeddings [E] and first latents, each [D] or [L, D] like its first latent.
@@ -50,6 +52,7 @@ class OnePass:
         maps = draw_noise_maps(self._bundle.generator.noise_shapes, source, torch.float32)
         return Outcome(latent[None].to(self._device), [level[None].to(self._device) for level in maps], figures={})
 
+    @retry_out_of_memory
     @torch.no_grad()
     def measure(self, outcomes: Sequence[Outcome], embeddings: Sequence[Tensor]) -> list[Outcome]:
         """The same outcomes with the objective's figures [1], those that a first step from there would report.
@@ -66,6 +69,7 @@ class OnePass:
                 found.append(replace(outcomes[i], figures=dict(named)))
         return found
 
+    @retry_out_of_memory
     @torch.no_grad()
     def render(self, outcomes: Sequence[Outcome], sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
         """The pixels [S, S, 3] of each outcome's face, one call for each of the sizes S where `batched`."""

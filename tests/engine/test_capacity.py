@@ -83,7 +83,7 @@ def test_a_size_that_took_more_memory_than_predicted_is_not_chosen():
     assert 4 in choice.step_seconds
 
 
-def test_memory_that_falls_with_the_size_is_not_extrapolated():
+def test_memory_that_falls_with_the_size_stops_no_search():
     memory = {1: 500, 2: 400, 4: 400, 8: 400, 16: 400, 32: 400}
     choice, _ = choose(linear(0.001, 0.0001), memory, free=2000, reserve=700)
     assert choice.capacity == 32

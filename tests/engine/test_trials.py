@@ -21,10 +21,11 @@ class Engines:
 
     def __init__(self, meter, fails_at=None, error=None):
         self.meter, self.fails_at, self.error = meter, fails_at, error
-        self.made = []
+        self.made, self.begun = [], []
 
     def __call__(self, size):
         assert not self.alive, "the engine of the size before was not freed"
+        self.begun.append(self.meter.begun)
         running = engine(capacity=size, batched=True)
         running.cycle = running  # as of an engine and its graphs
         self.made.append((size, weakref.ref(running)))
@@ -56,10 +57,12 @@ def test_the_capacity_follows_from_the_measured_steps(meter):
     assert (choice.capacity, engines.sizes) == (4, [1, 2, 4, 8])
     assert choice.step_seconds == pytest.approx(SECONDS)
     assert not engines.alive
+    first = engines.begun[0]
+    assert [*engines.begun, meter.begun] == list(range(first, first + 5)), "memory is freed before and after each trial"
 
 
-def test_the_first_steps_are_not_timed_and_one_slow_step_changes_nothing(meter):
-    meter.slow_steps = {*range(UNTIMED_STEPS), UNTIMED_STEPS + 1}
+def test_the_first_steps_are_not_timed_and_few_slow_ones_change_nothing(meter):
+    meter.slow_steps = {*range(UNTIMED_STEPS), UNTIMED_STEPS + 1, UNTIMED_STEPS + 3, UNTIMED_STEPS + 5}
     choice = measure_capacity(Engines(meter), lambda: None, meter, 0.15)
     assert choice.step_seconds == pytest.approx(SECONDS)
     meter.slow_steps = set(range(UNTIMED_STEPS + TIMED_STEPS))

@@ -92,6 +92,15 @@ def test_batch_size_follows_from_slots_and_queue(config_file, section, batch_siz
 
 
 @pytest.mark.parametrize(
+    ("variable", "device", "batch_size"), [("cpu", "auto", 32), ("cuda", "cpu", 104), ("auto", "cpu", 104)]
+)
+def test_the_device_of_the_environment_comes_first(config_file, monkeypatch, variable, device, batch_size):
+    monkeypatch.setenv("VOICESTYLE_DEVICE", variable)
+    config_file.write_text(f"handler: {{device: {device}}}")
+    assert yaml.safe_load(model_config())["batchSize"] == batch_size
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("handler: {live_requests: 3, queue: 4}\nbatchSize: 7", f"{RULE}, 7, or be left out, got 7"),

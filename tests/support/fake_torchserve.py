@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 from ts.service import Service
 
+from voicestyle import devices
 from voicestyle.errors import InputError
 from voicestyle.face import Face, Preview
 from voicestyle.options import Settings
@@ -22,7 +23,7 @@ MAX_PASSED = 30  # TorchServe's batchSize
 
 def computing(**values):
     """How a pipeline computes, for `Metrics.describe`."""
-    known = {"device": "cpu", "dtype": "float32", "batching": "sequential", "graphs": False, "capacity": 8}
+    known = {"device": "cpu", "dtype": "float32", "batching": "sequential", "graphs": "off", "capacity": 8}
     return SimpleNamespace(**known | {"step_seconds": {}} | values)
 
 
@@ -32,6 +33,7 @@ class FakePipeline:
 
     capacity: int = BATCH_SIZE
     fails_at_step: bool = False
+    capture_error: Exception | None = None  # raised by a load that captures CUDA graphs
     batched: bool = True
     steps: dict = field(default_factory=dict)  # steps taken, by the id of each running request
     calls: list = field(default_factory=list)  # how many requests were running at each step
@@ -41,10 +43,13 @@ class FakePipeline:
     rendered: int = 0
     manifest = SimpleNamespace(name="fake", version="3")
 
-    def loaded(self, folder, *, device, capacity, iteration_seconds, caps, dtype, batched):
+    def loaded(self, folder, *, device, capacity, iteration_seconds, caps, dtype, batched, graphs):
         self.folder, self.device, self.caps, self.dtype = folder, device, caps, dtype
         self.asked_capacity, self.iteration_seconds = capacity, iteration_seconds
         self.capacity = self.measured_capacity if capacity is None else capacity
+        self.graphs = graphs
+        if self.capture_error is not None and graphs == "on":
+            raise self.capture_error
         return self
 
     @property
@@ -67,7 +72,7 @@ class FakePipeline:
 
     def step(self, requests):
         if self.fails_at_step:
-            raise RuntimeError("CUDA error")
+            raise RuntimeError("a step failed")
         assert not self.batched or {request.id for request in requests} == set(self.steps)
         self.calls.append(len(self.steps))
         for request in requests:
@@ -110,6 +115,12 @@ class FakePipeline:
 
     def remove(self, request):
         del self.steps[request.id]
+
+    def is_out_of_memory(self, error):
+        return devices.is_out_of_memory(error)
+
+    def device_failed(self, error):
+        return devices.device_failed(error, "cpu")
 
 
 @dataclass

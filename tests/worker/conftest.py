@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from tests.support.fake_torchserve import FakePipeline, Frontend
+from tests.support.recorded_exit import RecordedExit
 
 
 @pytest.fixture
@@ -20,6 +21,17 @@ def quiet_logging():
 @pytest.fixture
 def pipeline():
     return FakePipeline()
+
+
+@pytest.fixture(autouse=True)
+def exits(monkeypatch):
+    from handlers import voicestyle_handler
+
+    recorded = RecordedExit()
+    monkeypatch.setattr(voicestyle_handler.os, "_exit", recorded.exit)
+    monkeypatch.setattr(voicestyle_handler.logging, "shutdown", lambda: None)  # pytest still needs its handlers
+    monkeypatch.setattr(voicestyle_handler, "Timer", recorded.timer)
+    return recorded
 
 
 @pytest.fixture

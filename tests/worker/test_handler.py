@@ -3,13 +3,17 @@
 import json
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 from handlers import voicestyle_handler
+from tests.support.fake_gpus import FakeMachine
 from tests.support.fake_torchserve import BATCH_SIZE, Frontend
 from voicestyle.archive import model_config
+from voicestyle.devices import DeviceError, choice
 from voicestyle.engine.capacity import CPU_CAPACITY, SIZES
 from voicestyle.errors import BundleError
 from voicestyle.serving.server import CONFIG, read_properties
@@ -233,6 +237,46 @@ def test_initialise_logs_what_is_wrong_with_the_bundle(quiet_logging, tmp_path, 
     with pytest.raises(BundleError, match=r"bundle\.json is missing"):
         Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path)
     assert "the model could not be loaded" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "section", "message"),
+    [("cuda", "cpu", "a CUDA device was asked for, but torch can use none"), (None, "cuda", "a CUDA device was asked")],
+)
+def test_initialise_refuses_without_the_device_that_was_asked_for(
+    pipeline, monkeypatch, quiet_logging, tmp_path, caplog, variable, section, message
+):
+    monkeypatch.setattr(choice, "Machine", lambda: FakeMachine(environment={"PATH": ""}))
+    monkeypatch.setattr(voicestyle_handler.Pipeline, "load", pipeline.loaded)
+    monkeypatch.delenv("VOICESTYLE_DEVICE", raising=False)
+    if variable:
+        monkeypatch.setenv("VOICESTYLE_DEVICE", variable)
+    with pytest.raises(DeviceError, match=f"^{message}"):
+        Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path, device=section)
+    assert f"the model could not be loaded: {message}" in caplog.text
+    monkeypatch.setenv("VOICESTYLE_DEVICE", "cpu")
+    Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path, device=section)
+    assert pipeline.device == "cpu"
+
+
+def test_a_worker_takes_and_prepares_the_gpu_that_torchserve_gave_it(pipeline, monkeypatch, quiet_logging, tmp_path):
+    prepared = []
+    monkeypatch.setattr(choice, "Machine", lambda: FakeMachine(count=4))
+    monkeypatch.setattr(voicestyle_handler.Pipeline, "load", pipeline.loaded)
+    monkeypatch.setattr(voicestyle_handler, "prepare_device", prepared.append)
+    monkeypatch.setattr(voicestyle_handler, "choose_dtype", lambda *_: torch.float32)
+    handler = voicestyle_handler.VoiceStyleHandler()
+    section = {"device": "cuda", "live_requests": BATCH_SIZE}
+
+    def initialise(gpu, workers):
+        properties = {"model_dir": str(tmp_path), "gpu_id": gpu}
+        config = {"minWorkers": workers, "handler": section}
+        handler.initialize(SimpleNamespace(system_properties=properties, model_yaml_config=config))
+
+    initialise(3, 4)
+    assert (prepared, pipeline.device) == (["cuda:3"], "cuda:3")
+    with pytest.raises(DeviceError, match="TorchServe gave 4 workers none"):
+        initialise(None, 4)
 
 
 def test_torchserve_finds_one_class(frontend):

@@ -13,7 +13,7 @@ from voicestyle.error_codes import ERROR_CODES
 from voicestyle.worker import metrics as module
 from voicestyle.worker.metrics import OUTCOMES, PROTOCOLS, REQUEST_SECONDS, Metrics
 
-REJECTIONS = set(ERROR_CODES) - {"internal"}
+REJECTIONS = set(ERROR_CODES) - {"internal", "out_of_memory", "device_failed"}
 
 FACE = {
     "similarity": 0.62,

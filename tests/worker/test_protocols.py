@@ -7,6 +7,7 @@ import pytest
 
 from handlers.voicestyle_handler import VoiceStyleHandler
 from tests.support.fake_torchserve import Frontend
+from tests.support.recorded_exit import Exited
 from voicestyle.pipeline import Pipeline
 from voicestyle.worker.service_config import ServiceConfig
 
@@ -246,23 +247,25 @@ def test_an_invalid_configuration_is_one_clear_error(section, message):
     assert str(caught.value) == message
 
 
-def test_a_worker_exits_after_repeated_step_failures(frontend, pipeline, monkeypatch):
-    ended = []
-    monkeypatch.setattr("os._exit", ended.append)
+def test_a_worker_exits_after_repeated_step_failures(frontend, pipeline, exits):
     pipeline.fails_at_step = True
     for key in "abc":
+        assert not exits.timers
         frontend.post(key)
         frontend.call()
         assert frontend.responses[key].status == 500
-        assert not ended
-    frontend.post("d")
-    frontend.call()
-    assert ended == [1]
+    assert not exits.statuses  # TorchServe is yet to read the last response
+    ((seconds, end),) = exits.timers
+    assert 0 < seconds < 1
+    for ending in (end, lambda: frontend.post("d") or frontend.call()):  # the first of the two ends it
+        with pytest.raises(Exited):
+            ending()
+    assert exits.statuses == [1, 1]
 
 
-def test_a_successful_step_resets_the_failure_count(frontend, pipeline, monkeypatch):
-    monkeypatch.setattr("os._exit", lambda _: pytest.fail("the worker ended"))
+def test_a_successful_step_resets_the_failure_count(frontend, pipeline, exits):
     for key, breaks in zip("abcdefg", [True, True, False, True, True, False, True], strict=True):
         pipeline.fails_at_step = breaks
         frontend.post(key, X_VoiceStyle_Steps=1)
         frontend.run()
+    assert not exits.timers

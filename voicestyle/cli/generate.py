@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 from tqdm import tqdm
 
-from voicestyle.cli.devices import usable_device
+from voicestyle.cli.devices import prepared_device
 from voicestyle.cli.files import format_of
 from voicestyle.cli.options import option_flags
 from voicestyle.errors import InputError
@@ -69,7 +69,7 @@ def generate(
     """
     targets = _targets(voices, output)
     options = Options(format=format_of(next(iter(targets.values()))), **given)
-    used = usable_device(device)
+    used = prepared_device(device)
     pipeline = Pipeline.load(bundle, device=used, capacity=min(batch, len(voices)), dtype=choose_dtype(dtype, used))
     steps = pipeline.manifest.resolve(options).steps
     unit, each = ("step", steps) if steps else ("face", 1)

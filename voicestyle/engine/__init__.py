@@ -10,9 +10,11 @@ from voicestyle.engine.outcome import Outcome, Progress
 from voicestyle.engine.schedule import Schedule
 from voicestyle.engine.step_graphs import CudaCapture
 from voicestyle.engine.trials import Meter, measure_capacity, meter_of
+from voicestyle.errors import CaptureError
 
 __all__ = [
     "CPU_CAPACITY",
+    "CaptureError",
     "Choice",
     "CudaCapture",
     "Engine",

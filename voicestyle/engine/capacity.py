@@ -93,4 +93,4 @@ def _predicted_memory(done: Mapping[int, Trial], size: int) -> float:
     After one trial that is all of its memory, which is too much rather than too little.
     """
     (before, less), (last, memory) = [(0, 0), *((each, trial.memory) for each, trial in done.items())][-2:]
-    return memory + max(0, memory - less) / (last - before) * (size - last)
+    return memory + (memory - less) / (last - before) * (size - last)

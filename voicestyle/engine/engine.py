@@ -21,9 +21,10 @@ from voicestyle.engine.networks import Generator
 from voicestyle.engine.objective import Objective
 from voicestyle.engine.outcome import Outcome, Progress
 from voicestyle.engine.prior_terms import PriorTerms
+from voicestyle.engine.row_parts import RowParts
 from voicestyle.engine.rows import Item, Rows
 from voicestyle.engine.schedule import Schedule
-from voicestyle.engine.step_graphs import Capture, StepGraphs
+from voicestyle.engine.step_graphs import Capture, Graphs, RowGraphs, StepGraphs
 from voicestyle.engine.step_numbers import StepNumbers
 from voicestyle.latent_prior import LatentPrior
 
@@ -39,6 +40,9 @@ class Engine:
     keeps all cores busy, so a batched step saves no time there and needs memory for the features of all items.
 
     The engine knows no files and no protocols, and never waits for the device inside a step.
+
+    Where the device has too little memory for a batched step without graphs, the step takes the items through the
+    networks in smaller parts.
 
     Args:
         generator: images from latents. The gradient of its parameters is never computed.
@@ -79,6 +83,7 @@ class Engine:
         self.batched = self.device.type != "cpu" if batched is None else batched
 
         self._rows = Rows(capacity, self.device)
+        self._parts = RowParts(capacity)
         latent_shape = (generator.latent_dim,) if latent_rows is None else (latent_rows, generator.latent_dim)
         self._latent = self._variable(*latent_shape)
         self._noise = [self._variable(1, *shape) for shape in generator.noise_shapes]
@@ -87,23 +92,29 @@ class Engine:
         self._trace = self._rows.allocate(max_steps, len(objective.figures), dtype=dtype)
         self._prior = PriorTerms(prior, self._rows, latent_shape, dtype) if prior is not None else None
         self._here = torch.arange(capacity, device=self.device)
-        self._graphs: StepGraphs | None = None
+        self._graphs: Graphs | None = None
 
     def _variable(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
         value, first, second = (self._rows.allocate(*shape, dtype=self.dtype) for _ in range(3))
         return value, first, second
 
-    def capture(self, capture: Capture) -> None:
-        """Capture the step as one graph for each batch size; later steps replay these.
+    def capture(self, capture: Capture, sizes: Sequence[int] | None = None) -> None:
+        """Capture the step as graphs; later steps replay these: one for each batch size, or sequentially for each row.
 
-        Raises RuntimeError for a sequential engine, while the engine has items, and what `capture` raises.
+        sizes: the batch sizes of a batched engine; by default 1, 2, 4 … capacity.
+
+        Raises RuntimeError while the engine has items, ValueError for sizes out of range or for a sequential engine,
+        and what `capture` raises.
         """
-        if not self.batched:
-            raise RuntimeError("graphs need a batched engine, got a sequential one")
         if self.live:
             raise RuntimeError(f"graphs must be captured before an item is added, got {self.live} items")
+        if sizes is not None and not self.batched:
+            raise ValueError(f"a sequential engine steps one item at a time, got sizes {list(sizes)}")
         packed = torch.zeros(len(StepNumbers._fields), self.capacity, dtype=self.dtype, device=self.device)
-        self._graphs = StepGraphs(self._step_rows, packed, capture)
+        if self.batched:
+            self._graphs = StepGraphs(self._step_rows, packed, capture, sizes)
+        else:
+            self._graphs = RowGraphs(self._step_rows, packed, capture)
 
     @property
     def captured(self) -> bool:
@@ -204,6 +215,8 @@ class Engine:
         Raises:
             KeyError: an unknown key.
             ValueError: an item that has taken all of its steps, or some items only of a batched engine.
+            RuntimeError: of the device. Where a single item needs more memory than is free, no item of the batch has
+                changed.
         """
         stepped = {key: self._rows.items[key] for key in (self._rows.items if keys is None else keys)}
         items = sorted(stepped.values(), key=lambda item: item.row)
@@ -255,48 +268,64 @@ class Engine:
         ]
         packed = StepNumbers.pack(numbers, self.device, self.dtype)
         if self._graphs is None:
-            self._step_rows(rows, packed)
+            self._step_in_parts(rows, packed)
         else:
-            self._graphs.step(packed)
+            self._graphs.step(rows, packed)
         for item in items:
             item.step += 1
 
     def _step_rows(self, rows: slice, packed: Tensor) -> None:
         """The part of a step that runs on the device. packed: StepNumbers [K, N], the only input from the host."""
+        self._update(rows, packed, *self._gradients(rows, packed))
+
+    def _step_in_parts(self, rows: slice, packed: Tensor) -> None:
+        """The same in parts of the rows that fit into memory. All are updated at the end, so it changes all or none."""
+        parts = self._parts.run(
+            rows, lambda part: self._gradients(part, packed[:, part.start - rows.start : part.stop - rows.start])
+        )
+        gradients, figures = parts[0]
+        if len(parts) > 1:
+            gradients = [torch.cat(each) for each in zip(*(part for part, _ in parts), strict=True)]
+            figures = torch.cat([each for _, each in parts])
+        self._update(rows, packed, gradients, figures)
+
+    def _gradients(self, rows: slice, packed: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The gradients of w and of each noise map [N, ...], and the objective's figures [N, F]. Changes nothing."""
         numbers = StepNumbers.unpack(packed)
-        here, step = self._here[rows], numbers.step.long()
-        latent_noise = self._latent_noise[here, step]
+        latent_noise = self._latent_noise[self._here[rows], numbers.step.long()]
         latent_noise = latent_noise * numbers.noise_strength.view([-1] + [1] * (latent_noise.dim() - 1))
-        variables = [self._latent, *self._noise]
-        leaves = [value[rows].detach().requires_grad_() for value, _, _ in variables]
+        leaves = [value[rows].detach().requires_grad_() for value, _, _ in (self._latent, *self._noise)]
         images = self.generator(leaves[0] + latent_noise, leaves[1:])
         loss, figures = self.objective(images, [target[rows] for target in self._targets])
         if self._noise:
             loss = loss + numbers.noise_regularisation * noise_maps.regularisation(leaves[1:])
-        gradients = list(torch.autograd.grad(loss.sum(), leaves))
+        return list(torch.autograd.grad(loss.sum(), leaves)), figures.detach()
 
-        with torch.no_grad():
-            if self._prior is not None:
-                weight = numbers.prior_weight
-                gradients[0] = self._prior.add_gradient(gradients[0], rows, self._latent[0][rows], weight)
-            self._trace[here, step] = figures.to(self._trace)
-            for (value, first, second), gradient in zip(variables, gradients, strict=True):
-                adam.update_(
-                    value[rows],
-                    gradient,
-                    first[rows],
-                    second[rows],
-                    step_size=numbers.step_size,
-                    second_correction=numbers.second_correction,
-                    first_weight=numbers.first_weight,
-                    second_decay=numbers.second_decay,
-                    second_weight=numbers.second_weight,
-                    eps=numbers.eps,
-                )
-            if self._prior is not None:
-                self._prior.restore_held_(rows, self._latent[0][rows], numbers.hold)
-            for value, _, _ in self._noise:
-                noise_maps.normalise_(value[rows])
+    @torch.no_grad()
+    def _update(self, rows: slice, packed: Tensor, gradients: list[Tensor], figures: Tensor) -> None:
+        """Record the figures, and change w and the noise maps by their gradients."""
+        numbers = StepNumbers.unpack(packed)
+        if self._prior is not None:
+            weight = numbers.prior_weight
+            gradients[0] = self._prior.add_gradient(gradients[0], rows, self._latent[0][rows], weight)
+        self._trace[self._here[rows], numbers.step.long()] = figures.to(self._trace)
+        for (value, first, second), gradient in zip([self._latent, *self._noise], gradients, strict=True):
+            adam.update_(
+                value[rows],
+                gradient,
+                first[rows],
+                second[rows],
+                step_size=numbers.step_size,
+                second_correction=numbers.second_correction,
+                first_weight=numbers.first_weight,
+                second_decay=numbers.second_decay,
+                second_weight=numbers.second_weight,
+                eps=numbers.eps,
+            )
+        if self._prior is not None:
+            self._prior.restore_held_(rows, self._latent[0][rows], numbers.hold)
+        for value, _, _ in self._noise:
+            noise_maps.normalise_(value[rows])
 
 
 def _check_shape(name: str, tensor: Tensor, shape: Sequence[int]) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import math
 import re
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
-from json import loads
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from voicestyle.errors import ServerError
+from voicestyle.serving.model_config import read_model_config
 
 log = logging.getLogger(__name__)
 
@@ -62,15 +61,14 @@ def most_requests(archive: Path) -> int:
 
     Raises ServerError for a file that is no archive.
     """
-    import yaml  # of the extra `serve`, as TorchServe is
-
+    config = read_model_config(archive)
     try:
-        with zipfile.ZipFile(archive) as opened:
-            manifest: dict[str, Any] = loads(opened.read("MAR-INF/MANIFEST.json"))
-            config: dict[str, Any] = yaml.safe_load(opened.read(manifest["model"]["configFile"]))
-            return int(config["maxWorkers"]) * int(config["batchSize"]) + int(config["jobQueueSize"])
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise ServerError(f"{archive} must be an archive that `voicestyle archive` wrote; {error}") from None
+        return int(config["maxWorkers"]) * int(config["batchSize"]) + int(config["jobQueueSize"])
+    except (KeyError, TypeError, ValueError) as error:
+        rule = "the model config must have the numbers maxWorkers, batchSize and jobQueueSize"
+        raise ServerError(
+            f"{archive} must be an archive that `voicestyle archive` wrote; {rule}, got {error}"
+        ) from None
 
 
 def machine_memory() -> int:

@@ -199,10 +199,12 @@ class TorchServe:
         end = time.monotonic() + self._start_seconds
         seen: set[int] = set()
         while not self.worker_pids():
-            seen.update(worker["pid"] for worker in self.management.workers() if worker["pid"] > 0)
+            workers = self.management.workers()
+            seen.update(worker["pid"] for worker in workers if worker["pid"] > 0)
             if self._java.poll() is not None:
                 raise ServerError(f"TorchServe ended with status {self._java.returncode}{self.tail()}")
-            if len(seen) > 1:  # TorchServe would retry for minutes
+            # TorchServe would retry for minutes. Workers that could not use CUDA graphs are replaced by others without.
+            if len(seen) > max(len(workers), 1) * (1 if self.run.graphs_failed is None else 2):
                 raise ServerError(f"the worker ended before the model was ready{self.tail()}")
             if time.monotonic() > end:
                 raise ServerError(f"the model was not ready after {self._start_seconds:.0f} s{self.tail()}")

@@ -111,7 +111,7 @@ class _Instruments:
             for each in OUTCOMES:
                 self.requests.labels(each, protocol)
             for code in ERROR_CODES.values():
-                if code.is_rejection:
+                if not code.is_fault:
                     self.refusals.labels(code.name, protocol)
         self.starts.inc()
 
@@ -169,7 +169,7 @@ class Metrics:
             device=computing.device,
             dtype=computing.dtype,
             batching=computing.batching,
-            graphs="on" if computing.graphs else "off",
+            graphs=computing.graphs,
             model=model,
             bundle_version=version,
             capacity=str(computing.capacity),

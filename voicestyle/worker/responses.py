@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from voicestyle.error_codes import ERROR_CODES
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 
 JSON: Final = "application/json"
 JSON_LINES: Final = "application/x-ndjson"
+MAX_RETRY_AFTER: Final = 60  # seconds
+FAULTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "internal": "the face could not be made; see the server's log for this request id",
+        "out_of_memory": "the device has too little free memory now; retry later",
+        "device_failed": "the device failed and the service is restarting; retry later",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -50,18 +60,25 @@ def json_response(face: Face, model: str, request_id: str, **more: object) -> Re
     return Response(200, _json(_face(face, model, request_id) | more), JSON)
 
 
-def error_response(code: str, message: str, request_id: str, retry_after: int | None = None) -> Response:
-    """An error of `ERROR_CODES`. retry_after: seconds."""
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return Response(ERROR_CODES[code].status, _json(_error(code, message, request_id)), JSON, headers)
+def error_response(
+    code: str, message: str, request_id: str, retry_after: float | None = None, *, is_chunk: bool = False
+) -> Response:
+    """An error of `ERROR_CODES`. retry_after: seconds. is_chunk: whether it is the last line of a started stream.
 
-
-def internal_error(request_id: str, *, is_chunk: bool = False) -> Response:
-    """A fault of the service. In a stream it is the last line, since the status was sent with the first one."""
-    error = _error("internal", "the face could not be made; see the server's log for this request id", request_id)
+    The status and the headers of a stream were sent with its first line, so its last line has neither.
+    """
+    error = {"error": {"code": code, "message": message, "request_id": request_id}}
     if is_chunk:
         return event_lines([{"event": "error", **error}], is_final=True)
-    return Response(ERROR_CODES["internal"].status, _json(error), JSON)
+    headers: dict[str, str] = {}
+    if retry_after is not None:
+        headers["Retry-After"] = str(min(max(math.ceil(retry_after), 1), MAX_RETRY_AFTER))
+    return Response(ERROR_CODES[code].status, _json(error), JSON, headers)
+
+
+def fault_response(code: str, request_id: str, retry_after: float | None = None, *, is_chunk: bool = False) -> Response:
+    """An error that is a fault of the service; arguments as those of `error_response`."""
+    return error_response(code, FAULTS[code], request_id, retry_after, is_chunk=is_chunk)
 
 
 def event_lines(events: Sequence[Mapping[str, Any]], *, is_chunk: bool = True, is_final: bool = False) -> Response:
@@ -89,10 +106,6 @@ def preview_event(progress: Progress, preview: Preview) -> dict[str, object]:
 def result_event(face: Face, model: str, request_id: str) -> dict[str, object]:
     """The last event of a stream."""
     return {"event": "result", **_face(face, model, request_id)}
-
-
-def _error(code: str, message: str, request_id: str) -> dict[str, object]:
-    return {"error": {"code": code, "message": message, "request_id": request_id}}
 
 
 def _settings(settings: Settings) -> dict[str, object]:
