@@ -144,6 +144,11 @@ def test_a_step_that_pools_or_resizes_images_can_be_captured(compiled, image_siz
     )
 
 
+@pytest.mark.long
+def test_a_sequential_step_can_be_captured(compiled):
+    assert_captured(check(*(compiled(make) for make in STYLEGAN2[:2]), batched=False))
+
+
 class Faulty(nn.Module):
     """A scripted face encoder with a fault before it."""
 
