@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
+from benchmarks.estimate_tables import FILE as GPU_ESTIMATE
+from benchmarks.estimate_tables import estimate_counts_table, estimate_table
 from benchmarks.results import RESULTS, ROOT, Row, read
 from benchmarks.variants import BASELINE
 
@@ -236,6 +238,9 @@ TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "clients": ("clients.jsonl", clients_table),
     "instant": ("instant.jsonl", instant_table),
     "cold start": ("cold_start.jsonl", cold_start_table),
+    "gpu counts": (GPU_ESTIMATE, estimate_counts_table),
+    "gpu estimate full": (GPU_ESTIMATE, partial(estimate_table, networks="full")),
+    "gpu estimate demo": (GPU_ESTIMATE, partial(estimate_table, networks="demo")),
 }
 
 
