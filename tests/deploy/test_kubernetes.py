@@ -68,6 +68,7 @@ def test_the_deployment_with_components_is_valid_by_the_schemas(names, version):
     assert deployment != with_components()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(KUBECTL is None, reason="needs kubectl")
 @pytest.mark.parametrize("names", [(), *VARIANTS], ids="+".join)
 def test_kubectl_renders_the_same_deployment(tmp_path, names):

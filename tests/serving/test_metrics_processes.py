@@ -23,7 +23,8 @@ assert "torch" not in sys.modules
 face = SimpleNamespace(similarity=0.5, first_similarity=0.1, audio_seconds=4.0, speech_seconds=3.0,
                        timings=dict(decode=0.01, optimise=2.0), settings=SimpleNamespace(steps=4))
 def describe(version):
-    computing = SimpleNamespace(device="cpu", dtype="float32", batching="sequential", graphs="off", capacity=8)
+    computing = SimpleNamespace(device="cpu", dtype="float32", batching="sequential", graphs="off", capacity=8,
+                                step_seconds={})
     metrics.describe("demo", version, computing)
 print("ready", flush=True)
 for line in sys.stdin:
