@@ -1,6 +1,7 @@
 """The handler between a fake pipeline and a fake TorchServe frontend."""
 
 import logging
+from collections import Counter
 
 import pytest
 from prometheus_client import REGISTRY
@@ -47,16 +48,28 @@ def frontend(pipeline, monkeypatch, quiet_logging, tmp_path):
 
 @pytest.fixture
 def counted():
-    """Returns how many requests were completed since the test began, by outcome and protocol; zeros are left out."""
-    labels = [{"outcome": outcome, "protocol": protocol} for outcome in OUTCOMES for protocol in ("http", "grpc")]
+    """Returns how many requests were completed since the test began, by outcome and protocol; zeros are left out.
+
+    Each of them, and no other, must have been counted as received.
+    """
+    protocols = ("http", "grpc")
+    completed = {f"{outcome} {protocol}": (outcome, protocol) for outcome in OUTCOMES for protocol in protocols}
 
     def read():
-        return [REGISTRY.get_sample_value("voicestyle_requests_total", each) or 0 for each in labels]
+        counts = {
+            name: REGISTRY.get_sample_value("voicestyle_requests_total", {"outcome": outcome, "protocol": protocol})
+            for name, (outcome, protocol) in completed.items()
+        }
+        for protocol in protocols:
+            counts[protocol] = REGISTRY.get_sample_value("voicestyle_received_total", {"protocol": protocol})
+        return Counter({name: count or 0 for name, count in counts.items()})
 
     before = read()
 
     def since():
-        changes = (now - then for now, then in zip(read(), before, strict=True))
-        return {" ".join(each.values()): change for each, change in zip(labels, changes, strict=True) if change}
+        counts = +(read() - before)
+        received = sum(counts.pop(protocol, 0) for protocol in protocols)
+        assert received == sum(counts.values())
+        return dict(counts)
 
     return since
