@@ -15,12 +15,9 @@ from voicestyle.worker.metrics import OUTCOMES
 
 METHODS = ("prepare", "start", "step", "progress", "preview", "render_all", "remove")
 POISON = {
-    "by type": torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700),
-    "by text": RuntimeError(
-        "The following operation failed in the TorchScript interpreter.\nRuntimeError: CUDA error: x"
-    ),
+    "by type": lambda: torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700),
+    "by text": lambda: RuntimeError("The following operation failed in the TorchScript interpreter.\nCUDA error: x"),
 }
-MEMORY = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 MEMORY = lambda: RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")  # noqa: E731
 LONG = 480  # steps
 QUICK = {"X_VoiceStyle_Preset": "instant", "X_VoiceStyle_Steps": 0}
