@@ -89,14 +89,22 @@ def counted():
     """Returns what was counted since the last call, by outcome and protocol; zeros are left out."""
     outcomes = [{"outcome": outcome, "protocol": protocol} for outcome in OUTCOMES for protocol in ("http", "grpc")]
 
-    def read():
-        return [REGISTRY.get_sample_value("voicestyle_requests_total", labels) or 0 for labels in outcomes]
+    def value(name, labels):
+        return REGISTRY.get_sample_value(f"voicestyle_{name}_total", labels) or 0
 
-    before = read()
+    def received():
+        return sum(value("received", {"protocol": protocol}) for protocol in ("http", "grpc"))
+
+    def read():
+        return [value("requests", labels) for labels in outcomes]
+
+    before, received_before = read(), received()
 
     def since():
-        nonlocal before
-        now = read()
+        nonlocal before, received_before
+        now, received_now = read(), received()
+        assert received_now - received_before == sum(now) - sum(before)  # each has one outcome
+        received_before = received_now
         found = {" ".join(labels.values()): new - old for labels, new, old in zip(outcomes, now, before, strict=True)}
         before = now
         return {name: count for name, count in found.items() if count}
