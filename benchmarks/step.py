@@ -66,6 +66,7 @@ class Case:
         }
         cuda = [each["peak_cuda_mib"] for each in self.times if each["peak_cuda_mib"] is not None]
         return row | {
+            "dtype": self.times[0]["dtype"],
             "machine": max((each["machine"] for each in self.times), key=lambda each: each["load_average"]),
             "repeats": len(self.times),
             "steps_per_repeat": self.times[0]["steps"],

@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
+from benchmarks.estimate_tables import FILE as GPU_ESTIMATE
+from benchmarks.estimate_tables import estimate_counts_table, estimate_table
 from benchmarks.results import RESULTS, ROOT, Row, read
 from benchmarks.variants import BASELINE
 
@@ -22,6 +24,7 @@ MARKERS = re.compile(r"(<!-- table (.*?) -->\n).*?(<!-- end of table -->)", re.D
 PROJECTOR = "published projector"  # the baseline of the inversion
 NOT_MEASURED = "*Not measured yet.*"
 NONE = "–"
+GRAPHS = ", CUDA graphs"  # ends the name of a variant
 
 Column = Callable[[Row], object]
 
@@ -83,6 +86,57 @@ def step_table(rows: Sequence[Row], networks: str) -> str:
             "PSNR, dB": psnr,
         },
         rows,
+    )
+
+
+def gpu_step_table(rows: Sequence[Row]) -> str:
+    """The steps of a GPU by batch size. Graphs are compared with the same variant without them."""
+    rows = _latest([row for row in rows if row["benchmark"] == "step"], "networks", "variant", "batch")
+
+    def key(row: Row, variant: str) -> tuple[object, ...]:
+        return (*_hardware(row), row["networks"], variant, row["batch"])
+
+    measured = {key(row, row["variant"]): row["ms_per_step"]["median"] for row in rows if not row["error"]}
+
+    def times_faster(row: Row) -> str:
+        plain = row["variant"].removesuffix(GRAPHS)
+        return f"{measured[key(row, plain)] / row['ms_per_step']['median']:.3g}" if plain != row["variant"] else NONE
+
+    return table(
+        {
+            "networks": lambda row: row["networks"],
+            "variant": lambda row: row["variant"],
+            "batch": lambda row: row["batch"],
+            "ms a step": lambda row: _spread(row["ms_per_step"]),
+            "times as fast as without graphs": times_faster,
+            "faces a second": lambda row: f"{row['faces_per_minute'] / 60:.3g}",
+            "GFLOP/s": lambda row: f"{row['gflops']:.3g}",
+            "of a matrix product": lambda row: f"{row['share_of_matmul'][row['dtype']]:.0%} of {row['dtype']}",
+            "memory, MiB": lambda row: row["peak_cuda_mib"] or row["peak_resident_mib"],
+        },
+        rows,
+    )
+
+
+def gpu_pipeline_table(rows: Sequence[Row]) -> str:
+    """Whole pipelines: start, a request that joins a full batch, and the soak."""
+    rows = [row for row in rows if row["benchmark"] == "gpu pipeline"]
+    return table(
+        {
+            "networks": lambda row: row["networks"],
+            "dtype": lambda row: row["dtype"],
+            "graphs": lambda row: row["graphs"],
+            "slots": lambda row: row["capacity"],
+            "start, s": lambda row: f"{row['start_seconds']:.3g}",
+            "to the first step, ms": lambda row: _spread(row["ms_to_first_step"]),
+            "of it preparation, ms": lambda row: _spread(row["ms_of_preparation"]),
+            "soak, s": lambda row: f"{row['soak_seconds']:.0f}",
+            "faces": lambda row: row["soak_faces"],
+            "faces a second": lambda row: f"{row['faces_per_second']:.3g}",
+            "memory, MiB": lambda row: row["peak_cuda_mib"] or row["peak_resident_mib"],
+            "growth, MiB": lambda row: f"{row['memory_growth_mib']:g}",
+        },
+        _latest(rows, "networks", "dtype", "capacity"),
     )
 
 
@@ -177,11 +231,16 @@ def cold_start_table(rows: Sequence[Row]) -> str:
 TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "step full": ("step.jsonl", partial(step_table, networks="full")),
     "step demo": ("step.jsonl", partial(step_table, networks="demo")),
+    "gpu step": ("gpu.jsonl", gpu_step_table),
+    "gpu pipeline": ("gpu.jsonl", gpu_pipeline_table),
     "inversion": ("inversion.jsonl", inversion_table),
     "arrivals": ("arrivals.jsonl", arrivals_table),
     "clients": ("clients.jsonl", clients_table),
     "instant": ("instant.jsonl", instant_table),
     "cold start": ("cold_start.jsonl", cold_start_table),
+    "gpu counts": (GPU_ESTIMATE, estimate_counts_table),
+    "gpu estimate full": (GPU_ESTIMATE, partial(estimate_table, networks="full")),
+    "gpu estimate demo": (GPU_ESTIMATE, partial(estimate_table, networks="demo")),
 }
 
 

@@ -87,8 +87,11 @@ class ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        channels = x.mean(dim=(2, 3), dtype=dtype)  # [N, C]
-        return F.adaptive_avg_pool1d(channels.unsqueeze(1), self.embedding_dim).squeeze(1)
+        channels = x.mean(dim=(2, 3), dtype=dtype).unsqueeze(1)  # [N, 1, C]
+        # On CUDA, the gradient of adaptive pooling is not deterministic.
+        if channels.shape[2] % self.embedding_dim == 0:
+            return F.avg_pool1d(channels, channels.shape[2] // self.embedding_dim).squeeze(1)
+        return F.adaptive_avg_pool1d(channels, self.embedding_dim).squeeze(1)
 
 
 def _stage(in_channels: int, channels: int, depth: int, stride: int) -> nn.Sequential:

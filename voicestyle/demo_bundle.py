@@ -50,6 +50,7 @@ CODE = (
     "voicestyle/precision.py",
     "voicestyle/presets.py",
     "voicestyle/prototypes.py",
+    "voicestyle/resampling.py",
     "voicestyle/torchscript.py",
     "voicestyle/wheels.py",
     "voicestyle/whole_files.py",

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voicestyle.face_networks.dlib_resnet import CROP, EMBEDDING_DIM, INPUT_SIZE, DlibResNet
+from voicestyle.resampling import apply_to_axes, resize_matrix
 from voicestyle.voice_networks import Ge2e
 
 IMAGE_SIZE: Final = 256  # pixels, of the images that the face encoder takes
@@ -71,6 +72,8 @@ class VoiceEncoder(nn.Module):
 class FaceEncoder(nn.Module):
     """Aligned images [N, 3, 256, 256] in [-1, 1] to embeddings [N, E]. Scriptable."""
 
+    resize: Tensor
+
     # TorchScript sees constants of the class, none of the module.
     top: Final[int] = CROP[0].start
     bottom: Final[int] = CROP[0].stop
@@ -81,9 +84,13 @@ class FaceEncoder(nn.Module):
     def __init__(self, network: DlibResNet, head: FaceHead) -> None:
         super().__init__()
         self.network, self.head = network, head
+        self.register_buffer("resize", resize_matrix(self.bottom - self.top, self.size), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings of any norm."""
         faces = images[:, :, self.top : self.bottom, self.left : self.right]
-        faces = F.interpolate(faces, [self.size, self.size], mode="bilinear", antialias=True)
+        if faces.is_cpu:
+            faces = F.interpolate(faces, [self.size, self.size], mode="bilinear", antialias=True)
+        else:  # see voicestyle.resampling
+            faces = apply_to_axes(self.resize, faces)
         return self.head(self.network(faces))

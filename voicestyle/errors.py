@@ -7,7 +7,7 @@ bundles, archives, checkpoints and servers.
 from cmpc2.errors import CheckpointError
 from voicestyle.error_codes import InputError
 
-__all__ = ["ArchiveError", "BundleError", "CheckpointError", "InputError", "ServerError"]
+__all__ = ["ArchiveError", "BundleError", "CaptureError", "CheckpointError", "InputError", "ServerError"]
 
 
 class BundleError(ValueError):
@@ -20,3 +20,7 @@ class ArchiveError(RuntimeError):
 
 class ServerError(RuntimeError):
     """A TorchServe that did not start or stopped unexpectedly; the message ends with its last log lines."""
+
+
+class CaptureError(RuntimeError):
+    """A step could not be captured as a CUDA graph. The device may be unusable now: the process has to end."""

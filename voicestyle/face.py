@@ -17,14 +17,16 @@ class Result:
 
     trace: cos(voice, face) of each step, float in [-1, 1]; without steps, that of the face alone. prototypes: indices,
     nearest first. largest_batch: most requests that were running during one of its steps; without steps, requests that
-    were rendered with it. timings: seconds per stage; `queue` is the wait for a slot, without steps that until its turn
-    to be rendered, `optimise` is wall-clock time, which the other requests of the batch share.
+    were rendered with it. dtype: of the networks' convolutions. timings: seconds per stage; `queue` is the wait for a
+    slot, without steps that until its turn to be rendered, `optimise` is wall-clock time, which the other requests of
+    the batch share.
     """
 
     settings: Settings
     trace: list[float]
     prototypes: list[int]
     largest_batch: int
+    dtype: str
     audio_seconds: float
     speech_seconds: float
     timings: Mapping[str, float]

@@ -6,11 +6,12 @@ The latent is the result of the optimisation; with the preset `instant`, the map
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,11 +20,24 @@ from torch import Tensor
 
 from voicestyle.bundle import Bundle
 from voicestyle.devices import device_failed, is_out_of_memory, retry_out_of_memory
-from voicestyle.engine import CudaCapture, Engine, Generator, Outcome, Schedule, VoiceObjective, encoder_input
+from voicestyle.engine import (
+    CPU_CAPACITY,
+    Choice,
+    CudaCapture,
+    Engine,
+    Generator,
+    Meter,
+    Outcome,
+    Schedule,
+    VoiceObjective,
+    encoder_input,
+    measure_capacity,
+    meter_of,
+)
 from voicestyle.face import Preview, Rendered
 from voicestyle.images import encode, to_pixels
 from voicestyle.manifest import Caps, Manifest
-from voicestyle.network_checks import tone
+from voicestyle.network_checks import TONE_SECONDS, tone
 from voicestyle.one_pass import OnePass
 from voicestyle.options import Options, Settings
 from voicestyle.presets import PRESETS
@@ -33,9 +47,13 @@ from voicestyle.voices import FULL_SCALE, Voice, embed_voice, voice_features
 log = logging.getLogger("voicestyle.pipeline")
 
 NO_CAPS = Caps()
-WARM_UP_STEPS = 3  # TorchScript profiles the first calls of a module and compiles in the next ones
-# Seconds of speech. The first call of a compiled module with another length takes longer than the next ones.
-WARM_UP_SPEECH = (2.0,) * WARM_UP_STEPS + (10.0, 13.0)
+WARM_UP_RUNS = 3  # TorchScript profiles the first call of a module and compiles in the next two
+WARM_UP_MARGIN = 2  # more runs where a graph is captured, which must not contain the work of a compiler
+# Seconds of speech after that. The first call of a compiled module with another length takes longer than the next ones.
+WARM_UP_SPEECH = (10.0, 13.0)
+WARM_UP_SPEECH_GPU = (5.0, 10.0, 13.0, 30.0, 60.0)  # and the longest audio, which reserves the memory
+
+Graphs: TypeAlias = Literal["on", "off", "failed"]  # failed: off, because an earlier process failed to capture them
 
 
 @dataclass(frozen=True)
@@ -51,14 +69,14 @@ class Progress:
 class Computing:
     """How a pipeline computes, for the log, `/ready`, the metrics and the responses.
 
-    batching: "batched" or "sequential". graphs: whether a step is one CUDA graph. step_seconds: of a step by batch
-    size, as it was measured to choose the capacity; empty if that was given.
+    batching: "batched" or "sequential". graphs: whether a step is one CUDA graph; off on a CPU. step_seconds: of a step
+    by batch size, as it was measured to choose the capacity; empty if that was given.
     """
 
     device: str
     dtype: str
     batching: str
-    graphs: bool
+    graphs: Graphs
     capacity: int
     step_seconds: Mapping[int, float]
 
@@ -92,8 +110,10 @@ class Pipeline:
     """A loaded bundle: prepares requests, steps them in one batch, and renders their faces.
 
     `voicestyle.scheduling.Scheduler` decides which requests are started, stepped and rendered, and when. Not
-    thread-safe: one thread calls everything. batched: whether a call of a network takes all requests or one; by default
-    the engine's choice for the device.
+    thread-safe: one thread calls everything.
+
+    batched: whether a call of a network takes all requests or one; by default the engine's choice for the device.
+    graphs: whether `capture` captures the step of a GPU; failed is off, and only `computing` tells them apart.
     """
 
     def __init__(
@@ -103,10 +123,13 @@ class Pipeline:
         device: torch.device | str = "cpu",
         capacity: int = 8,
         batched: bool | None = None,
+        graphs: Graphs = "on",
     ) -> None:
         self.manifest: Manifest = bundle.manifest
         self.device = torch.device(device)
         self._bundle = bundle
+        self._graphs: Graphs = graphs
+        self._warm_up_runs = WARM_UP_RUNS + (0 if self.device.type == "cpu" else WARM_UP_MARGIN)
         objective = VoiceObjective(
             bundle.face_encoder,
             embedding_dim=bundle.manifest.embedding_dim,
@@ -119,11 +142,12 @@ class Pipeline:
             latent_std=bundle.manifest.latent_std,
             latent_rows=bundle.manifest.latent_rows,
             capacity=capacity,
-            max_steps=max(bundle.manifest.limits.steps, WARM_UP_STEPS),
+            max_steps=max(bundle.manifest.limits.steps, self._warm_up_runs),
             prior=bundle.latent_prior,
             device=device,
             batched=batched,
         )
+        self._step_seconds: Mapping[int, float] = {}
         self._prior = self._prior_arguments()
         self._one_pass = OnePass(bundle, objective, device=self.device, batched=self._engine.batched)
 
@@ -133,34 +157,100 @@ class Pipeline:
         folder: Path,
         *,
         device: torch.device | str = "cpu",
-        capacity: int = 8,
+        capacity: int | None = CPU_CAPACITY,
+        iteration_seconds: float = 0.15,
         caps: Caps = NO_CAPS,
         dtype: torch.dtype = torch.float32,
         batched: bool | None = None,
+        graphs: Graphs = "on",
+        meter: Meter | None = None,
     ) -> "Pipeline":
-        """Load a bundle folder and warm it up. caps: the service's own limits for a request.
+        """Load a bundle folder, warm it up, and on a GPU capture its step.
 
-        The generator and the face encoder compute in `dtype`; see `voicestyle.precision.choose_dtype`.
+        caps: the service's own limits for a request. The generator and the face encoder compute in `dtype`; see
+        `voicestyle.precision.choose_dtype`.
 
-        Raises BundleError for a bundle that is incomplete or altered, or has no image size within the caps.
+        capacity: slots in the batch. None chooses: where a step takes all requests at once, as many as a step of
+        `iteration_seconds` and the memory allow, by trials; otherwise 8. meter: of the device, for the trials; by
+        default that of a GPU, and none on a CPU, where nothing is measured.
+
+        Raises:
+            BundleError: a bundle that is incomplete or altered, or has no image size within the caps.
+            CaptureError: a step that cannot be captured. A new process with other `graphs` can load the bundle.
+            RuntimeError: too little memory for one request.
         """
         bundle = Bundle.load(folder, device, dtype)
         bundle = replace(bundle, manifest=bundle.manifest.capped(caps))
-        pipeline = cls(bundle, device=device, capacity=capacity, batched=batched)
+
+        def with_slots(slots: int) -> Pipeline:
+            return cls(bundle, device=device, capacity=slots, batched=batched, graphs=graphs)
+
+        if capacity is None:
+            choice = cls._choose_capacity(with_slots, meter or meter_of(torch.device(device)), iteration_seconds)
+            log.info("%s", choice.as_text())
+            pipeline = with_slots(choice.capacity)
+            pipeline._step_seconds = choice.step_seconds
+        else:
+            pipeline = with_slots(capacity)
         pipeline.warm_up()
+        pipeline.capture()
         return pipeline
+
+    @staticmethod
+    def _choose_capacity(
+        with_slots: "Callable[[int], Pipeline]", meter: Meter | None, iteration_seconds: float
+    ) -> Choice:
+        alone = with_slots(1)
+        if meter is None or not alone.batched:
+            # Where a step is that of one request, it takes as long whatever the number of slots.
+            return Choice(CPU_CAPACITY, {}, "as on every CPU and wherever requests are stepped one after the other")
+        alone.warm_up()
+        return measure_capacity(
+            lambda size: with_slots(size)._full_engine(), alone._run_largest, meter, iteration_seconds
+        )
+
+    def _full_engine(self) -> Engine:
+        """The engine as requests find it, full of items with the most steps."""
+        # The runs before the capture of the next smaller size need memory beside that of the largest graph.
+        self.capture(sorted({max(1, self.capacity // 2), self.capacity}))
+        embedding, latent = self._example()
+        for number in range(self.capacity):
+            self._engine.add(number, [embedding], latent, seed=number, steps=self._engine.max_steps, **self._prior)
+        return self._engine
+
+    def _run_largest(self) -> None:
+        """Embed the longest voice and render the largest image, which need the most memory outside of the steps."""
+        self._embed_tone(self.manifest.limits.audio_seconds)
+        _, latent = self._example()
+        self._one_pass.render([self._one_pass.outcome(latent, seed=0)], [max(self.manifest.sizes)])
+
+    def _example(self) -> tuple[Tensor, Tensor]:
+        """A voice embedding [E], and a first latent [D] or [L, D]."""
+        latents = self._bundle.latent_bank.latents
+        return torch.ones(self.manifest.embedding_dim), torch.from_numpy(latents[0].copy())
+
+    def _embed_tone(self, seconds: float) -> None:
+        speech = (tone(min(seconds, self.manifest.limits.audio_seconds)) * FULL_SCALE).short().numpy()
+        features = voice_features(speech, self._bundle.front_end, self.device)
+        with torch.inference_mode():
+            self._bundle.voice_encoder(features[None].to(self.device))
 
     @property
     def computing(self) -> Computing:
         """How this pipeline computes."""
         return Computing(
             device=str(self.device),
-            dtype=str(self._bundle.dtype).removeprefix("torch."),
+            dtype=self.dtype,
             batching="batched" if self.batched else "sequential",
-            graphs=self._engine.captured,
+            graphs="on" if self._engine.captured else "failed" if self._graphs == "failed" else "off",
             capacity=self.capacity,
-            step_seconds={},
+            step_seconds=self._step_seconds,
         )
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the networks' convolutions, "float32" or "bfloat16"."""
+        return str(self._bundle.dtype).removeprefix("torch.")
 
     @property
     def capacity(self) -> int:
@@ -173,37 +263,35 @@ class Pipeline:
         return self._engine.batched
 
     def warm_up(self) -> None:
-        """Run every compiled module a few times, so that no request pays for it; on a GPU, capture the step."""
-        for seconds in WARM_UP_SPEECH:
-            speech = (tone(min(seconds, self.manifest.limits.audio_seconds)) * FULL_SCALE).short().numpy()
-            features = voice_features(speech, self._bundle.front_end, self.device)
-            with torch.inference_mode():
-                self._bundle.voice_encoder(features[None].to(self.device))
-        if self.device.type == "cuda":
-            self._capture()
-        embedding = torch.ones(self.manifest.embedding_dim)
-        latent = torch.from_numpy(self._bundle.latent_bank.latents[0].copy())
-        self._engine.add("", [embedding], latent, seed=0, steps=WARM_UP_STEPS, **self._prior)
-        for _ in range(WARM_UP_STEPS):
+        """Run every compiled module a few times, so that no request pays for it, and a GPU's memory is reserved."""
+        self._warm_up_voice()
+        embedding, latent = self._example()
+        self._engine.add("", [embedding], latent, seed=0, steps=self._warm_up_runs, **self._prior)
+        for _ in range(self._warm_up_runs):
             self._engine.step()
         outcome = self._engine.outcome("")
         with torch.no_grad():
-            for _ in range(WARM_UP_STEPS):
+            for _ in range(self._warm_up_runs):
                 self._bundle.generator(outcome.latent, outcome.noise)
                 self._bundle.generator.render(outcome.latent, outcome.noise, self.manifest.default_size)
         self._engine.remove("")
         if self.manifest.mapper:
-            for _ in range(WARM_UP_STEPS):
+            for _ in range(self._warm_up_runs):
                 (mapped,) = self._one_pass.map_latents([embedding], [latent])
                 self._one_pass.measure([self._one_pass.outcome(mapped, seed=0)], [embedding])
 
-    def _capture(self) -> None:
-        try:
-            self._engine.capture(CudaCapture(self.device))
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            log.warning("the step runs without a CUDA graph, which is slower; the capture failed: %s", error)
+    def _warm_up_voice(self) -> None:
+        longer = WARM_UP_SPEECH if self.device.type == "cpu" else (*WARM_UP_SPEECH_GPU, math.inf)
+        for seconds in (*[TONE_SECONDS] * self._warm_up_runs, *longer):
+            self._embed_tone(seconds)
+
+    def capture(self, sizes: Sequence[int] | None = None) -> None:
+        """On a GPU, capture the step as CUDA graphs, unless `graphs` says otherwise. Raises CaptureError.
+
+        sizes: the batch sizes; by default all.
+        """
+        if self._graphs == "on" and self.device.type == "cuda":
+            self._engine.capture(CudaCapture(self.device), sizes)
 
     @retry_out_of_memory
     def prepare(self, audio: bytes | Path, options: Options) -> Prepared:
@@ -356,6 +444,7 @@ class Pipeline:
             trace=trace,
             prototypes=prepared.prototypes,
             largest_batch=request.largest_batch,
+            dtype=self.dtype,
             audio_seconds=prepared.voice.audio_seconds,
             speech_seconds=prepared.voice.speech_seconds,
             timings={**prepared.timings, **stages, "render": timings["render"]},
@@ -380,6 +469,7 @@ class Pipeline:
             "Seed": str(settings.seed),
             "Steps": str(settings.steps),
             "Preset": settings.preset,
+            "Dtype": self.dtype,
         }
 
 

@@ -12,7 +12,11 @@ VARIABLE: Final = "VOICESTYLE_RUN"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`path/metrics` holds prometheus_client's files; while the file `path/drain` exists, workers admit no requests."""
+    """Files for all workers of one run.
+
+    `path/metrics` holds prometheus_client's files. While the file `path/drain` exists, workers admit no requests. Once
+    the file `path/graphs_failed` exists, they use no CUDA graphs; it contains the cause.
+    """
 
     path: Path
 
@@ -41,6 +45,18 @@ class RunFolder:
     def begin_drain(self) -> None:
         """Set the drain flag: from the handler's next iteration on, new requests get 503 `draining`."""
         (self.path / "drain").touch()
+
+    @property
+    def graphs_failed(self) -> str | None:
+        """Why a worker could not use CUDA graphs; None if none has failed."""
+        try:
+            return (self.path / "graphs_failed").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def report_graphs_failed(self, cause: str) -> None:
+        """Let the workers that start from now on use no CUDA graphs."""
+        (self.path / "graphs_failed").write_text(cause, encoding="utf-8")
 
     def environment(self) -> dict[str, str]:
         """The environment variables for the workers."""

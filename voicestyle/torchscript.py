@@ -3,6 +3,11 @@
 A file contains the scripted module in float32. Loading converts it to the requested dtype and then freezes it, because
 the dtype of a frozen module can no longer change. Freezing keeps gradients with respect to the inputs exact, which
 `optimize_for_inference` does not.
+
+Loading also forbids that TorchScript fuses operators into kernels of its own. Only CUDA builds do so by default; they
+compile again for new shapes, such as audio of another length, and have known failures with frozen modules. Without
+fusion a module runs the same operators on every device. It is forbidden for each device, and the tensor-expression
+fuser stays enabled: without it, the executor specialises modules to the shapes of their first inputs, also on a CPU.
 """
 
 import warnings
@@ -41,6 +46,8 @@ def load(
 
     keep: names of attributes and methods to preserve besides `forward`. Raises RuntimeError for an invalid file.
     """
+    torch._C._jit_override_can_fuse_on_cpu(False)  # pyright: ignore[reportPrivateUsage]
+    torch._C._jit_override_can_fuse_on_gpu(False)  # pyright: ignore[reportPrivateUsage]
     with _quiet():
         module = torch.jit.load(str(path), map_location=device)
         adapt_convolutions_(module, dtype)

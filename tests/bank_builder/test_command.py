@@ -66,7 +66,7 @@ def test_no_photograph_and_no_build_are_one_line(run, tmp_path):
     [
         (["--device", "meta"], "must be cpu, cuda, cuda:1 …, got meta"),
         (["--device", "gpu", "--ray", "127.0.0.1:1"], "must be cpu, cuda, cuda:1 …, got gpu"),
-        (["--device", "cuda", "--ray", "local"], "this machine has no CUDA device"),
+        (["--device", "cuda", "--ray", "local"], "a CUDA device was asked for, but torch can use none: torch "),
     ],
 )
 def test_devices_are_checked_before_the_work(run, tmp_path, arguments, message):

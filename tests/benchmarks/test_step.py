@@ -42,6 +42,7 @@ def measured(monkeypatch):
             "seconds": 0.1 * arguments["batch"] * len(calls),
             "peak_resident_mib": 100 + len(calls),
             "peak_cuda_mib": None,
+            "dtype": "float32",
             "matmul_gflops": {"float32": 100.0, "bfloat16": 200.0},
         }
 

@@ -1,17 +1,25 @@
-"""deploy/kubernetes: valid by Kubernetes' schemas, and consistent with the service, the image and nginx."""
+"""deploy/: valid by Kubernetes' schemas, and consistent with the service, the image and nginx."""
 
 import json
 import re
-from pathlib import Path
+import shutil
+import subprocess
 
 import pytest
 import yaml
 
+from tests.support.kustomize import DEPLOY, component_names, with_components
+from voicestyle.archive import MODEL_CONFIG
 from voicestyle.cli import main
 from voicestyle.serving.server import START_SECONDS, STOP_SECONDS
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
 FILES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+KUBECTL = shutil.which("kubectl")
+VARIANTS = [
+    *((name,) for name in component_names()),
+    ("runtime-class", "eks", "several-gpus"),
+    ("aks", "mig"),
+]
 VERSIONS = ("1.29", "1.37")  # the first version with sidecars, and a recent one
 
 
@@ -49,6 +57,64 @@ def test_the_schemas_find_a_misspelt_field():
     misspelt["spec"]["template"]["spec"]["terminationGracePeriod"] = 180
     with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
         kubernetes_validate.validate(misspelt, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("names", VARIANTS, ids="+".join)
+def test_the_deployment_with_components_is_valid_by_the_schemas(names, version):
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    deployment = with_components(*names)
+    kubernetes_validate.validate(deployment, version, strict=True)
+    assert deployment != with_components()
+
+
+@pytest.mark.skipif(KUBECTL is None, reason="needs kubectl")
+@pytest.mark.parametrize("names", [(), *VARIANTS], ids="+".join)
+def test_kubectl_renders_the_same_deployment(tmp_path, names):
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    with (tmp_path / "deploy" / "kustomization.yaml").open("a") as file:
+        yaml.safe_dump({"components": [f"components/{name}" for name in names]}, file)
+    command = [KUBECTL, "kustomize", tmp_path / "deploy"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rendered = {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
+    expected = with_components(*names)
+    volumes = expected["spec"]["template"]["spec"]["volumes"]
+    configuration = next(volume["configMap"] for volume in volumes if "configMap" in volume)
+    configuration["name"] = rendered["ConfigMap"]["metadata"]["name"]  # with the hash of the content
+    assert rendered["Deployment"] == expected
+
+
+def test_the_kustomization_lists_every_component():
+    listed = re.findall(r"(?m)^# +- components/(\S+)$", (DEPLOY / "kustomization.yaml").read_text())
+    assert sorted(listed) == component_names()
+
+
+@pytest.mark.parametrize("names", [(), *VARIANTS], ids="+".join)
+def test_each_pod_gets_one_kind_of_gpu_and_tolerates_its_taint(names):
+    pod = with_components(*names)["spec"]["template"]["spec"]
+    limits = pod["containers"][0]["resources"]["limits"]
+    (gpu,) = [name for name in limits if name.startswith("nvidia.com/")]
+    assert limits[gpu] == (4 if "several-gpus" in names else 1)
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+
+
+def test_several_gpus_get_as_many_cpus_and_as_much_memory_each_as_one():
+    one, several = (
+        with_components(*names)["spec"]["template"]["spec"]["containers"][0]["resources"]
+        for names in ((), ("several-gpus",))
+    )
+    number = several["limits"]["nvidia.com/gpu"]
+    assert int(several["requests"]["cpu"]) == number * int(one["requests"]["cpu"])
+    for kind in ("requests", "limits"):
+        memory = [int(resources[kind]["memory"].removesuffix("Gi")) for resources in (one, several)]
+        assert memory[1] == number * memory[0]
+
+
+def test_the_archive_starts_one_worker_as_the_deployment_has_one_gpu():
+    config = yaml.safe_load(MODEL_CONFIG.read_text())
+    limits = with_components()["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert config["minWorkers"] == config["maxWorkers"] == limits["nvidia.com/gpu"]
 
 
 def test_the_kustomization_names_existing_files():

@@ -54,7 +54,7 @@ def test_a_voice_becomes_a_face_with_its_report(pipeline, samples):
     }  # fmt: skip
     image = Image.open(io.BytesIO(face.image))
     assert image.size == (64, 64)
-    assert image.text["Seed"] == "4"
+    assert (image.text["Seed"], image.text["Dtype"], face.dtype) == ("4", "float32", "float32")
     assert DIGITAL_SOURCE_TYPE in image.text["XML:com.adobe.xmp"]
 
 

@@ -1,4 +1,4 @@
-"""Narrow convolutions: which dtype is chosen, what is narrowed, and what that changes."""
+"""Narrow convolutions: what is narrowed, and what that changes."""
 
 import copy
 
@@ -14,7 +14,7 @@ from voicestyle.generators import MobileStyleGAN, MobileStyleGANConfig, StyleGAN
 from voicestyle.offline import generate_face
 from voicestyle.options import Options
 from voicestyle.pipeline import Pipeline
-from voicestyle.precision import adapt_convolutions_, choose_dtype
+from voicestyle.precision import adapt_convolutions_
 
 BFLOAT16 = torch.bfloat16
 
@@ -43,34 +43,6 @@ def generators():
             channels = 0 if module.upsample else 1
             module.squares.copy_(module.weight.square().sum((2, 3)).transpose(0, channels) / 2)
     yield stylegan2
-
-
-@pytest.mark.parametrize(
-    ("choice", "capabilities", "expected"),
-    [
-        ("auto", {"avx512_bf16": True}, BFLOAT16),
-        ("auto", {"amx_bf16": True, "avx512_bf16": False}, BFLOAT16),
-        ("auto", {"avx512_bf16": False, "avx512_f": True}, torch.float32),
-        ("auto", {}, torch.float32),
-        ("float32", {"avx512_bf16": True}, torch.float32),
-        ("bfloat16", {}, BFLOAT16),
-    ],
-)
-def test_the_choice_follows_from_the_hardware(monkeypatch, choice, capabilities, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert choose_dtype(choice, "cpu") is expected
-
-
-@pytest.mark.parametrize(("device", "expected"), [("cuda:0", torch.float32), ("cuda:1", BFLOAT16)])
-def test_the_selected_gpu_decides_on_bfloat16(monkeypatch, device, expected):
-    capabilities = {"cuda:0": (7, 5), "cuda:1": (9, 0)}
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[str(device)])
-    assert choose_dtype("auto", device) is expected
-
-
-def test_an_unknown_dtype_is_named():
-    with pytest.raises(ValueError, match="one of auto, float32, bfloat16, got 'half'"):
-        choose_dtype("half", "cpu")
 
 
 def test_convolutions_alone_are_narrowed():
@@ -154,20 +126,9 @@ def test_a_bundle_makes_nearly_the_same_face_in_bfloat16(tmp_path, parts, sample
     similarity = {}
     for dtype in (torch.float32, BFLOAT16):
         pipeline = Pipeline.load(tmp_path / "bundle", capacity=1, dtype=dtype)
-        similarity[dtype] = generate_face(pipeline, samples / "slt.wav", Options(steps=6)).similarity
+        face = generate_face(pipeline, samples / "slt.wav", Options(steps=6))
+        assert face.dtype == pipeline.computing.dtype == str(dtype).removeprefix("torch.")
+        similarity[dtype] = face.similarity
     assert similarity[BFLOAT16] == pytest.approx(similarity[torch.float32], abs=0.02)
     assert similarity[BFLOAT16] != similarity[torch.float32]
     assert Bundle.load(tmp_path / "bundle").voice_encoder(torch.zeros(1, 1, 64, 800)).dtype == torch.float32
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16])
-def test_on_a_gpu_the_step_of_a_bundle_is_captured(tiny_bundle, samples, dtype):
-    similarity = []
-    for captures in (True, False):
-        pipeline = Pipeline.load(tiny_bundle, device="cuda", capacity=3, dtype=dtype)
-        assert pipeline._engine._graphs is not None
-        if not captures:
-            pipeline._engine._graphs = None
-        similarity.append(generate_face(pipeline, samples / "slt.wav", Options(steps=6)).similarity)
-    assert similarity[0] == pytest.approx(similarity[1], abs=1e-3)

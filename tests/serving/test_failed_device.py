@@ -1,65 +1,67 @@
-"""A device that fails in a real worker: nobody loses a face who retries, and another worker takes over."""
+"""A device fails under a real TorchServe: the worker ends at once, and clients that retry get their faces from the next."""
 
-import struct
+import inspect
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 
-from tests.support.tiny_service import Service, poisoned_parts
-from voicestyle.archive import build_archive
-from voicestyle.bundle import write_bundle
-from voicestyle.client import Client, retry
-from voicestyle.serving import TorchServe
+from tests.support import poisoned_worker
+from tests.support.serve_process import running, until
+from voicestyle.client import Client, Face, GrpcClient, Retrying, retry
 
 pytestmark = pytest.mark.serving
 
-STEPS = 500
+LONG = {"steps": 500, "size": 32}  # a second or more
 
 
 @pytest.fixture
-def armed(tmp_path):
-    """A file with the number that decides whether the generator fails."""
-    path = tmp_path / "armed"
-    path.write_bytes(struct.pack("f", 0.0))
-    return path
+def poisoned_archive(fragile_archive, tmp_path):
+    """A copy of the archive with tests/support/poisoned_worker.py at the end of its handler."""
+    target = tmp_path / "voicestyle.mar"
+    with zipfile.ZipFile(fragile_archive) as source, zipfile.ZipFile(target, "w") as out:
+        for each in source.infolist():
+            content = source.read(each)
+            if each.filename == "voicestyle_handler.py":
+                content += b"\n\n" + inspect.getsource(poisoned_worker).encode()
+            out.writestr(each, content)
+    return target
 
 
-@pytest.fixture
-def service(armed, tmp_path, samples, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write_bundle(tmp_path / "poisoned", **poisoned_parts(armed))
-    (tmp_path / "store").mkdir()
-    archive = build_archive(tmp_path / "poisoned", tmp_path / "store" / "voicestyle.mar")
-    with httpx.Client(timeout=120, trust_env=False) as client, TorchServe(archive) as running:
-        yield Service(running, client, (samples / "slt.wav").read_bytes())
-
-
-def test_clients_that_retry_get_their_faces_from_the_next_worker(service, armed, monkeypatch):
+def test_clients_get_their_faces_from_the_next_worker(poisoned_archive, samples, tmp_path, monkeypatch):
     monkeypatch.setattr(retry, "MAX_DELAY", 1.0)
-    url = service.server.url.removesuffix(service.path)
-    with Client(url, timeout=60, max_retries=29) as client, ThreadPoolExecutor(4) as pool:
-        expected = client.generate(service.voice, steps=2, size=32)
-        (first,) = service.pids
-        with service.stream(steps=STEPS, size=32) as beside:
-            assert next(beside)["event"] == "started"
-            with service.admitting(2):
-                running = [pool.submit(client.generate, service.voice, steps=STEPS, size=32, seed=n) for n in range(2)]
-            armed.write_bytes(struct.pack("f", 1.0))
-            face = client.generate(service.voice, preset="instant", steps=0, size=32)
-            *_, last = beside
-        assert (last["event"], last["error"]["code"]) == ("error", "device_failed")
-        assert face.image
-        assert all(request.result(timeout=120).image for request in running)
-        service.wait_until(lambda: len(service.pids) == 1)
-        assert service.pids != [first]
-        assert client.generate(service.voice, steps=2, size=32).image == expected.image
-    assert struct.unpack("f", armed.read_bytes()) == (0.0,)
-    service.wait_until(lambda: service.in_flight == 0)
-    assert service.metric("voicestyle_requests_total", outcome="failed") == 4
-    assert service.metric("voicestyle_requests_total", outcome="face") == 5
-    assert service.metric("voicestyle_requests_total", outcome="refused") == 0
-    assert service.metric("voicestyle_received_total") == 9
-    assert service.metric("voicestyle_worker_starts_total") == 2
-    assert service.log.count("the device failed, so this worker ends") == 1
-    assert "CUDA error: an illegal memory access" in service.log
+    voice = (samples / "slt.wav").read_bytes()
+    folder = tmp_path / "run"  # TMPDIR of the worker
+    folder.mkdir()
+    limits = {"timeout": 60, "max_retries": 99}
+    with running(poisoned_archive, folder) as service, ThreadPoolExecutor(2) as pool:
+        http_url, grpc_address = service.url.partition("/predictions")[0], f"127.0.0.1:{service.ports.grpc_inference}"
+        with Client(http_url, **limits) as http, GrpcClient(grpc_address, **limits) as grpc:
+            service.await_ready()
+            first_worker = service.pids()[-1]
+            streamed = pool.submit(lambda: list(http.stream(voice, previews=1, seed=1, **LONG)))
+            over_grpc = pool.submit(grpc.generate, voice, seed=2, **LONG)
+            until(lambda: service.metric("voicestyle_live_requests") == 2, "two live requests")
+            (folder / poisoned_worker.POISON).touch()
+            failing = list(http.stream(voice, steps=2, size=32, seed=poisoned_worker.POISONED_SEED))
+            for events in (failing, streamed.result(timeout=120)):
+                assert isinstance(events[-1], Face)
+                errors = [event.error.code for event in events if isinstance(event, Retrying)]
+                assert errors.count("device_failed") == 1
+                assert errors[0] == "device_failed"
+            assert over_grpc.result(timeout=120).seed == 2
+            assert next(event for event in failing if isinstance(event, Retrying)).error.retry_after >= 1
+
+        service.await_ready()
+        assert service.pids()[-1] != first_worker
+        assert service.metric("voicestyle_worker_starts_total") == 2
+        failed = {
+            protocol: service.metric("voicestyle_requests_total", outcome="failed", protocol=protocol)
+            for protocol in ("http", "grpc")
+        }
+        canaries = {name: service.metric("voicestyle_canaries_total", outcome=name) for name in ("answered", "failed")}
+        assert failed == {"http": 2 + canaries["failed"], "grpc": 1}
+        assert service.metric("voicestyle_requests_total", outcome="face") == 3 + canaries["answered"]
+        # Every request that was counted as received had a response.
+        assert service.metric("voicestyle_received_total") == 6 + sum(canaries.values())
+        assert service.log().count("the device failed, so this worker ends") == 1

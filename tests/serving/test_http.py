@@ -71,6 +71,7 @@ def test_voice_to_face(ask, voices):
     assert [headers[f"X-VoiceStyle-{name}"] for name in ("Steps", "Seed", "Size", "Batch")] == ["4", "3", "256", "1"]
     for name in ("Similarity", "First-Similarity"):
         assert -1 <= float(headers[f"X-VoiceStyle-{name}"]) <= 1
+    assert headers["X-VoiceStyle-Dtype"] in ("float32", "bfloat16")
     assert re.fullmatch(r"demo@\S+", headers["X-VoiceStyle-Model"])
     assert re.fullmatch(r"[0-9a-f-]{36}", headers["X-Request-Id"])
 

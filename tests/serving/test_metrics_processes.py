@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition, in_flight
+from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition, in_flight, running_workers
 
 ROOT = Path(__file__).parent.parent.parent
 # Runs the lines of Python that it reads.
@@ -23,7 +23,7 @@ assert "torch" not in sys.modules
 face = SimpleNamespace(similarity=0.5, first_similarity=0.1, audio_seconds=4.0, speech_seconds=3.0,
                        timings=dict(decode=0.01, optimise=2.0), settings=SimpleNamespace(steps=4))
 def describe(version):
-    computing = SimpleNamespace(device="cpu", dtype="float32", batching="sequential", graphs=False, capacity=8)
+    computing = SimpleNamespace(device="cpu", dtype="float32", batching="sequential", graphs="off", capacity=8)
     metrics.describe("demo", version, computing)
 print("ready", flush=True)
 for line in sys.stdin:
@@ -216,3 +216,25 @@ def test_without_metric_files_the_result_is_empty(tmp_path):
 
 def test_content_type_is_prometheus_text_format():
     assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")
+
+
+def test_running_workers_are_described_one_by_one(worker, folder):
+    first, second, starting = worker(), worker(), worker()
+    first.do("describe('1')")
+    second.do("describe('1')")
+    dead = worker()
+    dead.do("describe('0')")
+    dead.kill()
+    expected = {
+        "model": "demo",
+        "bundle_version": "1",
+        "device": "cpu",
+        "dtype": "float32",
+        "batching": "sequential",
+        "graphs": "off",
+        "capacity": 8,
+    }
+    pids = [first.pid, second.pid, starting.pid]
+    assert running_workers(folder, pids) == [expected, expected]
+    assert running_workers(folder, []) == []
+    assert running_workers(folder.parent / "none", pids) == []

@@ -7,12 +7,19 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import nullcontext
+from types import SimpleNamespace
 
+import httpx
 import psutil
 import pytest
 
+from voicestyle.archive import HANDLER
+from voicestyle.engine.capacity import SIZES
 from voicestyle.errors import ServerError
+from voicestyle.run_folder import RunFolder
 from voicestyle.serving import Ports, TorchServe, stop_on_signals
+from voicestyle.serving.metrics_endpoint import exposition
 from voicestyle.serving.server import CONFIG, read_properties
 
 SERVE = """
@@ -80,9 +87,87 @@ def test_the_configuration_disables_unsafe_features():
     assert properties["grpc_inference_address"] == properties["grpc_management_address"] == "127.0.0.1"
     assert properties["enable_model_api"] == "false"
     assert "http" not in properties["allowed_urls"]
-    # Eight faces of 1024 pixels with any content fit into a response, and all waiting bodies into the heap.
-    assert int(properties["max_response_size"]) > 8 * 3 * 1024 * 1024 * 1.01
-    assert (8 + 16) * int(properties["max_request_size"]) < 0.5 * 2 * 1024**3
+    # A full batch of faces of 1024 pixels with any content, in base64, fits into a response.
+    assert int(properties["max_response_size"]) > SIZES[-1] * 3 * 1024 * 1024 * 1.01 * 4 / 3
+
+
+class Workers:
+    """Stands for the management API: the worker that starts at each look, and the one that is ready in the end."""
+
+    def __init__(self, starting, ready):
+        self.looks = iter([{"pid": pid, "status": "UNLOADED"} for pid in starting])
+        self.ready = ready
+        self.starting = None
+
+    def worker_pids(self):
+        self.starting = next(self.looks, None)
+        return [self.ready] if self.starting is None else []
+
+    def workers(self):
+        return [self.starting]
+
+
+@pytest.mark.parametrize(
+    ("starting", "failed", "is_ready"),
+    [
+        ([1, 1], False, True),
+        ([1, 2], False, False),
+        ([1, 2, 2], True, True),
+        ([1, 2, 3], True, False),
+    ],
+)
+def test_one_more_worker_may_start_after_one_that_could_not_capture(
+    tiny_archive, tmp_path, monkeypatch, starting, failed, is_ready
+):
+    monkeypatch.setattr("voicestyle.serving.server.time.sleep", lambda _: None)
+    server = TorchServe(tiny_archive)
+    server._java, server._run = SimpleNamespace(poll=lambda: None), RunFolder.create(tmp_path / "run")
+    server.management = Workers(starting, ready=starting[-1])
+    if failed:
+        server.run.report_graphs_failed("no memory")
+    with nullcontext() if is_ready else pytest.raises(ServerError, match="ended before the model was ready"):
+        server._await_ready()
+
+
+FAILS_TO_CAPTURE = """
+
+load = Pipeline.load
+
+
+def load_without_graphs(*arguments, graphs, **options):
+    from voicestyle.errors import CaptureError
+
+    if graphs == "on":
+        raise CaptureError("a step could not be captured as a CUDA graph: simulated")
+    return load(*arguments, graphs=graphs, **options)
+
+
+Pipeline.load = load_without_graphs
+"""
+
+
+@pytest.fixture
+def archive_that_fails_to_capture(tiny_archive, tmp_path):
+    """Its handler is the real one, but on this CPU a load that would capture fails as on a GPU without memory."""
+    path = tmp_path / "voicestyle.mar"
+    with zipfile.ZipFile(tiny_archive) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name) + (FAILS_TO_CAPTURE.encode() if name == HANDLER.name else b""))
+    return path
+
+
+@pytest.mark.serving
+def test_a_worker_that_cannot_capture_is_replaced_by_one_without_graphs(archive_that_fails_to_capture, samples):
+    with TorchServe(archive_that_fails_to_capture) as server:
+        assert server.run.graphs_failed.endswith("simulated")
+        voice = (samples / "slt.wav").read_bytes()
+        response = httpx.post(server.url, content=voice, headers={"Content-Type": "audio/wav"}, trust_env=False)
+        assert response.status_code == 200
+        metrics = exposition(server.run.metrics, server.worker_pids()).decode()
+        log = server.log()
+    assert 'graphs="failed"' in metrics
+    assert "simulated; the next worker serves without graphs" in log
+    assert "this worker runs without CUDA graphs" in log
 
 
 @pytest.mark.serving

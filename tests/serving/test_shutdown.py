@@ -71,12 +71,16 @@ def test_readiness_follows_worker_and_java_deaths(tiny_archive, tmp_path):
         service.await_ready()
         java, worker = service.pids()
         assert service.metric("voicestyle_ready") == 1
+        (described,) = service.probe("ready").json()["workers"]
+        assert (described["device"], described["capacity"], described["graphs"]) == ("cpu", 8, "off")
+        assert described.keys() == {"model", "bundle_version", "device", "dtype", "batching", "graphs", "capacity"}
         assert service.metric("voicestyle_canaries_total", outcome="answered") == 1
         assert service.metric("voicestyle_requests_total", outcome="face", protocol="http") == 1
 
         psutil.Process(worker).kill()
         body = until(lambda: (r := service.probe("ready")).status_code == 503 and r.json(), "the end of readiness")
         assert body["conditions"]["model"] == "no running worker has the model loaded"
+        assert body["workers"] == []
         assert service.probe("live").status_code == 200
         service.await_ready()
         assert worker not in service.pids()

@@ -19,6 +19,7 @@ FACE = {
     "first_similarity": 0.25,
     "trace": [0.25, 0.5, 0.625, 0.75],
     "batch": 2,
+    "dtype": "bfloat16",
     "prototypes": [7, 1, 4],
     "audio_seconds": 3.5,
     "speech_seconds": 3,

@@ -23,7 +23,7 @@ MAX_PASSED = 30  # TorchServe's batchSize
 
 def computing(**values):
     """How a pipeline computes, for `Metrics.describe`."""
-    known = {"device": "cpu", "dtype": "float32", "batching": "sequential", "graphs": False, "capacity": 8}
+    known = {"device": "cpu", "dtype": "float32", "batching": "sequential", "graphs": "off", "capacity": 8}
     return SimpleNamespace(**known | {"step_seconds": {}} | values)
 
 
@@ -33,16 +33,23 @@ class FakePipeline:
 
     capacity: int = BATCH_SIZE
     fails_at_step: bool = False
+    capture_error: Exception | None = None  # raised by a load that captures CUDA graphs
     batched: bool = True
     steps: dict = field(default_factory=dict)  # steps taken, by the id of each running request
     calls: list = field(default_factory=list)  # how many requests were running at each step
     render_calls: list = field(default_factory=list)  # the ids of the requests of each call
+    measured_capacity: int = 2
     prepared: int = 0
     rendered: int = 0
     manifest = SimpleNamespace(name="fake", version="3")
 
-    def loaded(self, folder, *, device, capacity, caps, dtype, batched):
-        self.folder, self.device, self.capacity, self.caps, self.dtype = folder, device, capacity, caps, dtype
+    def loaded(self, folder, *, device, capacity, iteration_seconds, caps, dtype, batched, graphs):
+        self.folder, self.device, self.caps, self.dtype = folder, device, caps, dtype
+        self.asked_capacity, self.iteration_seconds = capacity, iteration_seconds
+        self.capacity = self.measured_capacity if capacity is None else capacity
+        self.graphs = graphs
+        if self.capture_error is not None and graphs == "on":
+            raise self.capture_error
         return self
 
     @property
@@ -97,6 +104,7 @@ class FakePipeline:
             trace=[0.25, 0.75],
             prototypes=[3, 1, 2],
             largest_batch=request.largest_batch,
+            dtype="float32",
             audio_seconds=9.0,
             speech_seconds=8.0,
             timings={"decode": 0.01},

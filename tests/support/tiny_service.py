@@ -46,32 +46,6 @@ def fragile_parts():
     return parts | {"manifest": manifest, "generator": FragileGenerator().eval()}
 
 
-class PoisonedGenerator(TinyGenerator):
-    """Fails when it renders, as a poisoned CUDA device does, while a number in a file is 1, and sets it to 0.
-
-    So it fails once, in whichever process. The size of the file is given by a tensor, or freezing would read the file.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path: str = path
-
-    @torch.jit.export
-    def render(self, w: torch.Tensor, noise: list[torch.Tensor], size: int) -> torch.Tensor:
-        armed = torch.from_file(self.path, True, w.shape[0], dtype=torch.float32)
-        if float(armed[0]) == 1.0:
-            armed.zero_()
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return torch.nn.functional.interpolate(self.forward(w, noise), size=[size, size])
-
-
-def poisoned_parts(path):
-    """Arguments of `write_bundle`: the tiny bundle with a generator that fails once `path` holds the float32 1."""
-    parts = tiny_parts_with_mapper()
-    manifest = replace(parts["manifest"], limits=Limits())
-    return parts | {"manifest": manifest, "generator": PoisonedGenerator(str(path)).eval()}
-
-
 @dataclass(frozen=True)
 class Service:
     """The running server, an HTTP client, and a voice."""

@@ -3,16 +3,21 @@
 import json
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 from handlers import voicestyle_handler
+from tests.support.fake_gpus import FakeMachine
 from tests.support.fake_torchserve import BATCH_SIZE, Frontend
-from voicestyle.archive import MODEL_CONFIG
+from voicestyle.archive import model_config
+from voicestyle.devices import DeviceError, choice
+from voicestyle.engine.capacity import CPU_CAPACITY, SIZES
 from voicestyle.errors import BundleError
 from voicestyle.serving.server import CONFIG, read_properties
-from voicestyle.worker.service_config import CPU_CAPACITY, ServiceConfig
+from voicestyle.worker.service_config import ServiceConfig
 
 
 def error(response):
@@ -34,6 +39,7 @@ def test_an_image_has_what_is_known_in_its_headers(frontend):
         "X-VoiceStyle-Preset": "default",
         "X-VoiceStyle-Size": "1024",
         "X-VoiceStyle-Batch": "1",
+        "X-VoiceStyle-Dtype": "float32",
         "X-VoiceStyle-Model": "fake@3",
     }
 
@@ -199,23 +205,79 @@ def test_the_log_has_a_line_per_request_and_no_content(frontend, caplog):
 def test_initialise_reads_archive_and_configuration(frontend, pipeline, tmp_path):
     assert (pipeline.folder, pipeline.device) == (tmp_path / "bundle", "cpu")
     assert pipeline.capacity == BATCH_SIZE
-    config = yaml.safe_load(MODEL_CONFIG.read_text())
+    config = yaml.safe_load(model_config())
     assert config["continuousBatching"] is True
     assert config["minWorkers"] == config["maxWorkers"] == 1
     service = ServiceConfig.parse(config["handler"])
     assert service == ServiceConfig()
-    assert config["batchSize"] > CPU_CAPACITY + service.queue_of(CPU_CAPACITY)
+    assert pipeline.iteration_seconds == service.iteration_seconds
+    assert config["batchSize"] > max(SIZES) + service.queue_of(max(SIZES))
     properties = read_properties(CONFIG)
     largest = int(properties["max_request_size"])
     assert largest > service.audio_bytes * 4 / 3  # base64
     heap = int(re.search(r"-Xmx(\d+)g", properties["vmargs"])[1]) * 2**30
-    assert (config["batchSize"] + config["jobQueueSize"]) * largest < 0.6 * heap
+    on_a_cpu = ServiceConfig(device="cpu")
+    assert on_a_cpu.most_admitted == CPU_CAPACITY + on_a_cpu.queue_of(CPU_CAPACITY)
+    assert (on_a_cpu.batch_size + config["jobQueueSize"]) * largest < 0.6 * heap
+
+
+def test_slots_that_are_measured_have_a_queue_of_their_own(pipeline, monkeypatch, quiet_logging, tmp_path):
+    monkeypatch.setattr(voicestyle_handler.Pipeline, "load", pipeline.loaded)
+    limits = {"live_requests": "auto", "iteration_seconds": 0.4}
+    frontend = Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path, **limits)
+    assert (pipeline.asked_capacity, pipeline.iteration_seconds, pipeline.capacity) == (None, 0.4, 2)
+    for number in range(7):
+        frontend.post(str(number))
+    frontend.call()
+    assert [key for key, response in frontend.responses.items() if response.status == 503] == ["6"]
+    assert error(frontend.responses["6"])["message"] == "the queue is full (6 requests)"
+    assert max(pipeline.calls) == 2
 
 
 def test_initialise_logs_what_is_wrong_with_the_bundle(quiet_logging, tmp_path, caplog):
     with pytest.raises(BundleError, match=r"bundle\.json is missing"):
         Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path)
     assert "the model could not be loaded" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "section", "message"),
+    [("cuda", "cpu", "a CUDA device was asked for, but torch can use none"), (None, "cuda", "a CUDA device was asked")],
+)
+def test_initialise_refuses_without_the_device_that_was_asked_for(
+    pipeline, monkeypatch, quiet_logging, tmp_path, caplog, variable, section, message
+):
+    monkeypatch.setattr(choice, "Machine", lambda: FakeMachine(environment={"PATH": ""}))
+    monkeypatch.setattr(voicestyle_handler.Pipeline, "load", pipeline.loaded)
+    monkeypatch.delenv("VOICESTYLE_DEVICE", raising=False)
+    if variable:
+        monkeypatch.setenv("VOICESTYLE_DEVICE", variable)
+    with pytest.raises(DeviceError, match=f"^{message}"):
+        Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path, device=section)
+    assert f"the model could not be loaded: {message}" in caplog.text
+    monkeypatch.setenv("VOICESTYLE_DEVICE", "cpu")
+    Frontend(voicestyle_handler.VoiceStyleHandler(), tmp_path, device=section)
+    assert pipeline.device == "cpu"
+
+
+def test_a_worker_takes_and_prepares_the_gpu_that_torchserve_gave_it(pipeline, monkeypatch, quiet_logging, tmp_path):
+    prepared = []
+    monkeypatch.setattr(choice, "Machine", lambda: FakeMachine(count=4))
+    monkeypatch.setattr(voicestyle_handler.Pipeline, "load", pipeline.loaded)
+    monkeypatch.setattr(voicestyle_handler, "prepare_device", prepared.append)
+    monkeypatch.setattr(voicestyle_handler, "choose_dtype", lambda *_: torch.float32)
+    handler = voicestyle_handler.VoiceStyleHandler()
+    section = {"device": "cuda", "live_requests": BATCH_SIZE}
+
+    def initialise(gpu, workers):
+        properties = {"model_dir": str(tmp_path), "gpu_id": gpu}
+        config = {"minWorkers": workers, "handler": section}
+        handler.initialize(SimpleNamespace(system_properties=properties, model_yaml_config=config))
+
+    initialise(3, 4)
+    assert (prepared, pipeline.device) == (["cuda:3"], "cuda:3")
+    with pytest.raises(DeviceError, match="TorchServe gave 4 workers none"):
+        initialise(None, 4)
 
 
 def test_torchserve_finds_one_class(frontend):

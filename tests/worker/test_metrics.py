@@ -163,6 +163,12 @@ def test_build_info_describes_what_runs(metrics, value, registry):
     assert expected.items() <= sample.labels.items()
     assert all(sample.labels[label] for label in ("version", "torch", "python"))
     assert value("capacity_requests") == 8
+    assert value("measured_step_seconds", batch="8") is None
+
+
+def test_measured_steps_are_reported_by_batch_size(metrics, value):
+    metrics.describe("demo", "2", computing(step_seconds={1: 0.01, 16: 0.12}))
+    assert [value("measured_step_seconds", batch=size) for size in ("1", "16")] == [0.01, 0.12]
 
 
 def test_resident_memory_is_that_of_this_process(metrics, value):

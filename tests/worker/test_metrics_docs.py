@@ -29,7 +29,7 @@ def exposed(monkeypatch):
         monkeypatch.setattr(cuda, name, lambda _: 1)
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.describe("demo", "1", computing(device="cuda:0"))
+    metrics.describe("demo", "1", computing(device="cuda:0", step_seconds={1: 0.01}))
     metrics.received("http")
     timings = dict.fromkeys(STAGES, 1.0)
     face = SimpleNamespace(

@@ -13,7 +13,7 @@ from voicestyle.worker.service_config import ServiceConfig
 
 KEYS = {
     *("request_id", "model", "seed", "steps", "preset", "size", "format", "image", "similarity", "first_similarity"),
-    *("trace", "batch", "prototypes", "audio_seconds", "speech_seconds", "timings", "digital_source_type"),
+    *("trace", "batch", "dtype", "prototypes", "audio_seconds", "speech_seconds", "timings", "digital_source_type"),
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from voicestyle.cli.devices import usable_device
+from voicestyle.cli.devices import prepared_device
 from voicestyle.demo_bundle import ASSETS
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.precision import CHOICES, choose_dtype
@@ -99,7 +99,7 @@ def recognition(
     table = read_people(people) if people else None
     encoders: Encoders | None = None
     if not (voices.suffix == ".npz" and faces.suffix == ".npz"):
-        encoders = _encoders(bundle, cmpc, face_size, usable_device(device))
+        encoders = _encoders(bundle, cmpc, face_size, prepared_device(device))
     elif bundle or cmpc:
         raise click.UsageError("--bundle and --cmpc embed folders; both --voices and --faces are .npz files")
 
@@ -212,7 +212,7 @@ def generation(
     listed = held_out_speakers(ASSETS) if held_out else read_speakers(speakers or voices / "speakers.csv")
     names = _conditions(conditions)
     recordings = choose_recordings(listed, voices, halves=halves, per_sex=per_sex)
-    used = usable_device(device)
+    used = prepared_device(device)
     if not no_judge:
         install_judge(judge)
     evaluation = GenerationEvaluation(

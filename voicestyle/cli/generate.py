@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 from tqdm import tqdm
 
-from voicestyle.cli.devices import usable_device
+from voicestyle.cli.devices import prepared_device
 from voicestyle.cli.files import format_of
 from voicestyle.cli.options import option_flags
 from voicestyle.errors import InputError
@@ -48,7 +48,7 @@ DEFAULT_OUTPUT = Path("face.png")
     default=AUTO,
     show_default=True,
     type=click.Choice(CHOICES),
-    help="Of generator and face encoder; auto is bfloat16 on devices with native bfloat16 multiplication.",
+    help="Of generator and face encoder; auto measures and is bfloat16 where that is clearly faster.",
 )
 @click.option("--report", is_flag=True, help="Also write STEM.json: similarity at each step, prototypes, timings.")
 def generate(
@@ -69,7 +69,7 @@ def generate(
     """
     targets = _targets(voices, output)
     options = Options(format=format_of(next(iter(targets.values()))), **given)
-    used = usable_device(device)
+    used = prepared_device(device)
     pipeline = Pipeline.load(bundle, device=used, capacity=min(batch, len(voices)), dtype=choose_dtype(dtype, used))
     steps = pipeline.manifest.resolve(options).steps
     unit, each = ("step", steps) if steps else ("face", 1)

@@ -15,7 +15,7 @@ from voicestyle.cli.media import frames, log_mels
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
 from voicestyle.cli.train import train
-from voicestyle.errors import ArchiveError, BundleError, CheckpointError, InputError, ServerError
+from voicestyle.errors import ArchiveError, BundleError, CaptureError, CheckpointError, InputError, ServerError
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.photographs import PhotographError
 from voicestyle.training.errors import TrainingError
@@ -24,6 +24,7 @@ EXPECTED = (
     ArchiveError,
     BankError,
     BundleError,
+    CaptureError,
     CheckpointError,
     EvaluationError,
     InputError,

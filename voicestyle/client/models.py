@@ -111,7 +111,8 @@ class Face:
     `image` is an image file in `format`, `size` pixels wide and high. `similarity` and `first_similarity` are
     cos(voice, face) after the last and the first step, -1 to 1; `trace` has one value per step. Without steps, all
     three are the similarity of the face. `batch` is the largest number of requests that shared a step, or without steps
-    the rendering; `timings` are the seconds of each stage. `previews` is filled by `generate` only.
+    the rendering; `dtype` is that of the networks' convolutions, float32 or bfloat16; `timings` are the seconds of each
+    stage. `previews` is filled by `generate` only.
     """
 
     request_id: str
@@ -126,6 +127,7 @@ class Face:
     first_similarity: float
     trace: tuple[float, ...] = field(repr=False)
     batch: int
+    dtype: str
     prototypes: tuple[int, ...]
     audio_seconds: float
     speech_seconds: float

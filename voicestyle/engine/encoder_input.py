@@ -1,7 +1,8 @@
 """From a generator's image to the face encoder's input."""
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from voicestyle.resampling import average_pool, resize
 
 
 def encoder_input(image: Tensor, image_size: int, encoder_size: int) -> Tensor:
@@ -11,8 +12,6 @@ def encoder_input(image: Tensor, image_size: int, encoder_size: int) -> Tensor:
     encoder_size if that differs.
     """
     if image.shape[-1] > image_size:
-        image = F.adaptive_avg_pool2d(image, image_size)
+        image = average_pool(image, image_size)
     image = image.clamp(-1, 1)
-    if image.shape[-1] != encoder_size:
-        image = F.interpolate(image, (encoder_size, encoder_size), mode="bilinear", antialias=True, align_corners=False)
-    return image
+    return image if image.shape[-1] == encoder_size else resize(image, encoder_size)

@@ -24,7 +24,7 @@ from voicestyle.engine.prior_terms import PriorTerms
 from voicestyle.engine.row_parts import RowParts
 from voicestyle.engine.rows import Item, Rows
 from voicestyle.engine.schedule import Schedule
-from voicestyle.engine.step_graphs import Capture, StepGraphs
+from voicestyle.engine.step_graphs import Capture, Graphs, RowGraphs, StepGraphs
 from voicestyle.engine.step_numbers import StepNumbers
 from voicestyle.latent_prior import LatentPrior
 
@@ -92,23 +92,29 @@ class Engine:
         self._trace = self._rows.allocate(max_steps, len(objective.figures), dtype=dtype)
         self._prior = PriorTerms(prior, self._rows, latent_shape, dtype) if prior is not None else None
         self._here = torch.arange(capacity, device=self.device)
-        self._graphs: StepGraphs | None = None
+        self._graphs: Graphs | None = None
 
     def _variable(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
         value, first, second = (self._rows.allocate(*shape, dtype=self.dtype) for _ in range(3))
         return value, first, second
 
-    def capture(self, capture: Capture) -> None:
-        """Capture the step as one graph for each batch size; later steps replay these.
+    def capture(self, capture: Capture, sizes: Sequence[int] | None = None) -> None:
+        """Capture the step as graphs; later steps replay these: one for each batch size, or sequentially for each row.
 
-        Raises RuntimeError for a sequential engine, while the engine has items, and what `capture` raises.
+        sizes: the batch sizes of a batched engine; by default 1, 2, 4 … capacity.
+
+        Raises RuntimeError while the engine has items, ValueError for sizes out of range or for a sequential engine,
+        and what `capture` raises.
         """
-        if not self.batched:
-            raise RuntimeError("graphs need a batched engine, got a sequential one")
         if self.live:
             raise RuntimeError(f"graphs must be captured before an item is added, got {self.live} items")
+        if sizes is not None and not self.batched:
+            raise ValueError(f"a sequential engine steps one item at a time, got sizes {list(sizes)}")
         packed = torch.zeros(len(StepNumbers._fields), self.capacity, dtype=self.dtype, device=self.device)
-        self._graphs = StepGraphs(self._step_rows, packed, capture)
+        if self.batched:
+            self._graphs = StepGraphs(self._step_rows, packed, capture, sizes)
+        else:
+            self._graphs = RowGraphs(self._step_rows, packed, capture)
 
     @property
     def captured(self) -> bool:
@@ -264,7 +270,7 @@ class Engine:
         if self._graphs is None:
             self._step_in_parts(rows, packed)
         else:
-            self._graphs.step(packed)
+            self._graphs.step(rows, packed)
         for item in items:
             item.step += 1
 

@@ -3,6 +3,7 @@
 Bookkeeping alone: which item is in which row, and at which step. The engine knows what the tensors mean.
 """
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -10,6 +11,10 @@ import torch
 from torch import Tensor
 
 from voicestyle.engine.schedule import Schedule
+
+# Libraries of GPUs choose kernels by the alignment of addresses, up to this one. All rows have it, so that no bit of an
+# item's result depends on its row.
+ALIGNMENT = 256  # bytes
 
 
 @dataclass
@@ -39,8 +44,10 @@ class Rows:
         self._tensors: list[Tensor] = []
 
     def allocate(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """A tensor of zeros [capacity, *shape] whose rows move with their items."""
-        tensor = torch.zeros((self.capacity, *shape), dtype=dtype, device=self.device)
+        """A tensor of zeros [capacity, *shape] whose rows move with their items; off the CPU, with aligned rows."""
+        count, aligned = math.prod(shape), max(1, _alignment(self.device) // dtype.itemsize)
+        padded = math.ceil(count / aligned) * aligned
+        tensor = torch.zeros(self.capacity, padded, dtype=dtype, device=self.device)[:, :count].unflatten(1, shape)
         self._tensors.append(tensor)
         return tensor
 
@@ -67,3 +74,8 @@ class Rows:
                 for tensor in self._tensors:
                     tensor[removed.row].copy_(tensor[moved.row])
                 moved.row = removed.row
+
+
+def _alignment(device: torch.device) -> int:
+    """The alignment of rows in bytes."""
+    return 1 if device.type == "cpu" else ALIGNMENT

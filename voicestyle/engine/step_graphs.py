@@ -1,69 +1,118 @@
-"""The step as CUDA graphs, one for each batch size, so that thousands of kernels are launched at once.
+"""The step as CUDA graphs, so that thousands of kernels are launched at once.
 
-A batch between two sizes is padded to the larger one: the padding rows are computed, and their results are ignored.
+A batched engine has a graph for each of some batch sizes. A batch between two sizes is padded to the larger one: the
+padding rows are computed, and their results are ignored. A sequential engine has a graph of one item for each row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+
+from voicestyle.errors import CaptureError
 
 Run: TypeAlias = Callable[[], None]
 Capture: TypeAlias = Callable[[Run], Run]
 Step: TypeAlias = Callable[[slice, Tensor], None]
 
-WARM_UP_RUNS = 3  # modules are compiled and libraries choose their algorithms in the first runs
+# Modules are compiled and libraries choose their algorithms in the first runs: three, and a margin of two.
+WARM_UP_RUNS = 5
 
 
 class CudaCapture:
-    """Captures what a function does on a CUDA device as a graph; all graphs share their memory.
+    """Captures what a function does on a CUDA device as a graph. All captures use one stream and one pool of memory.
 
-    This is safe because they are replayed one after the other and write their results to tensors outside that memory.
+    The graphs of a pool may overwrite each other's memory. This is safe because they are replayed one after the other
+    and write their results to tensors outside the pool.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.device(device):
+            self._stream = torch.cuda.Stream()
+            self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Run) -> Run:
-        """Run a few times, capture, and return the replay. Raises RuntimeError for work that a graph cannot contain."""
+        """Run a few times, capture, replay once, and return the replay, which runs on the stream that is current then.
+
+        Raises CaptureError for any failure, such as too little memory; the current stream is restored.
+        """
         with torch.cuda.device(self._device):
-            current, own = torch.cuda.current_stream(), torch.cuda.Stream()
-            own.wait_stream(current)
-            with torch.cuda.stream(own):
-                for _ in range(WARM_UP_RUNS):
-                    run()
-            current.wait_stream(own)
-            graph = torch.cuda.CUDAGraph()
+            current = torch.cuda.current_stream()
             try:
-                with torch.cuda.graph(graph, pool=self._pool, stream=own):
+                self._stream.wait_stream(current)
+                with torch.cuda.stream(self._stream):
+                    for _ in range(WARM_UP_RUNS):
+                        run()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                     run()
+                current.wait_stream(self._stream)  # a replay comes after the runs above
+                graph.replay()  # the first one takes memory, too
+                current.synchronize()
+            except Exception as error:
+                raise CaptureError(f"a step could not be captured as a CUDA graph: {_first_cause(error)}") from error
             finally:
-                torch.cuda.set_stream(current)  # after a failed capture, its own is current
+                torch.cuda.set_stream(current)  # after a failed capture, that of the capture would stay
         return graph.replay
 
 
+def _first_cause(error: BaseException) -> str:
+    """The first line of the error that came first: ending an invalid capture raises another one."""
+    while error.__context__ is not None:
+        error = error.__context__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class StepGraphs:
-    """Steps any number of rows, 1 … capacity, with the graph of the next size: 1, 2, 4, 8 … capacity.
+    """Steps the first N rows of a batch, with the graph of the next size.
 
     Args:
         step: takes a step with a slice of rows and their packed numbers [K, N], and uses the device alone. It runs in
-            this constructor, so no row may be in use yet.
+            this constructor, with numbers that are 0, so no row may be in use yet.
         packed: a buffer [K, capacity] from which the graphs read the numbers of a step.
         capture: captures a function and returns its replay.
+        sizes: the batch sizes, ascending, each 1 … capacity; by default 1, 2, 4 … capacity.
     """
 
-    def __init__(self, step: Step, packed: Tensor, capture: Capture) -> None:
+    def __init__(self, step: Step, packed: Tensor, capture: Capture, sizes: Sequence[int] | None = None) -> None:
         self._packed = packed
         capacity = packed.shape[1]
-        self.sizes = [*(2**i for i in range((capacity - 1).bit_length())), capacity]
+        self.sizes = [*(2**i for i in range((capacity - 1).bit_length())), capacity] if sizes is None else list(sizes)
+        if not self.sizes or self.sizes != sorted(set(self.sizes).intersection(range(1, capacity + 1))):
+            raise ValueError(f"sizes must be ascending numbers of 1 to {capacity}, got {self.sizes}")
         # The largest first, so that the others can reuse its memory.
         self._replay = {size: capture(partial(step, slice(0, size), packed[:, :size])) for size in reversed(self.sizes)}
 
-    def step(self, packed: Tensor) -> None:
-        """Take a step with the first N rows. packed: their numbers [K, N]."""
-        count = packed.shape[1]
+    def step(self, rows: slice, packed: Tensor) -> None:
+        """Take a step with rows 0 … N − 1. packed: their numbers [K, N]. Raises ValueError for too large a batch."""
+        count = rows.stop
+        if count > self.sizes[-1]:
+            raise ValueError(f"the captured sizes are {self.sizes}, got a batch of {count}")
         self._packed[:, :count].copy_(packed, non_blocking=True)
         self._replay[next(size for size in self.sizes if size >= count)]()
+
+
+class RowGraphs:
+    """Steps one row at a time, each with a graph of its own; the arguments are those of `StepGraphs`."""
+
+    def __init__(self, step: Step, packed: Tensor, capture: Capture) -> None:
+        self._packed = packed
+        rows = [slice(row, row + 1) for row in range(packed.shape[1])]
+        self._replay = [capture(partial(step, row, packed[:, row])) for row in rows]
+
+    def step(self, rows: slice, packed: Tensor) -> None:
+        """Take a step with one row. packed: its numbers [K, 1]."""
+        self._packed[:, rows].copy_(packed, non_blocking=True)
+        self._replay[rows.start]()
+
+
+class Graphs(Protocol):
+    """A captured step, batched or sequential."""
+
+    def step(self, rows: slice, packed: Tensor) -> None:
+        """Take a step with a slice of rows. packed: their numbers [K, N]."""
+        ...

@@ -53,7 +53,7 @@ class MobileStyleGANConfig:
 
 def modulate(x: Tensor, style: Tensor) -> Tensor:
     """Multiply the channels of x [N, C, H, W] by style [N, C], in the dtype of x."""
-    return x * style.to(x.dtype)[:, :, None, None]
+    return x * style.to(x.dtype).unsqueeze(-1).unsqueeze(-1)
 
 
 class NoisyActivation(nn.Module):
@@ -96,13 +96,13 @@ class Block(nn.Module):
         self.style2 = nn.Linear(LATENT_DIM, out_channels)
         self.conv2 = SeparableConv(out_channels, out_channels, size)
 
-    def forward(self, x: Tensor, w_plus: Tensor) -> Tensor:
-        """x: [N, in_channels, size / 2, size / 2], w_plus: [N, 3, 512]. Returns [N, out_channels, size, size]."""
+    def forward(self, x: Tensor, w_rows: List[Tensor]) -> Tensor:  # noqa: UP006
+        """x: [N, in_channels, size / 2, size / 2], w_rows: 3 of [N, 512]. Returns [N, out_channels, size, size]."""
         # The style of conv1 scales whole channels, so it can be applied to the subbands, in the same pass over the
         # features as the style of the upsampling.
-        style = self.style_up(w_plus[:, 0]) * self.style1(w_plus[:, 1]).repeat(1, 4)
+        style = self.style_up(w_rows[0]) * self.style1(w_rows[1]).repeat(1, 4)
         x = self.conv1(inverse_haar(modulate(x, style)))
-        return self.conv2(modulate(x, self.style2(w_plus[:, 2])))
+        return self.conv2(modulate(x, self.style2(w_rows[2])))
 
 
 class ToImage(nn.Module):
@@ -194,10 +194,11 @@ class MobileStyleGAN(nn.Module):
     @torch.jit.export
     def features(self, w: Tensor) -> Tensor:
         """w: [N, 512] or [N, L, 512]. Returns the features before the head: [N, 256, 128, 128]."""
-        w_plus = as_w_plus(w, self.latent_rows, self.latent_dim)
-        x = self.activation(self.conv(modulate(self.input, self.style(w_plus[:, 0]))))
+        # Indexing [:, i] would add kernels to the backward pass that copy zeros.
+        w_rows = list(as_w_plus(w, self.latent_rows, self.latent_dim).unbind(1))
+        x = self.activation(self.conv(modulate(self.input, self.style(w_rows[0]))))
         for i, block in enumerate(self.blocks):
-            x = block(x, w_plus[:, 3 * i + 1 : 3 * i + 4])
+            x = block(x, w_rows[3 * i + 1 : 3 * i + 4])
         return x
 
     @torch.jit.export
@@ -206,7 +207,7 @@ class MobileStyleGAN(nn.Module):
         last = as_w_plus(w, self.latent_rows, self.latent_dim)[:, -1]
         x = features
         for block in self.render_blocks:
-            x = block(x, as_w_plus(last, 3, self.latent_dim))
+            x = block(x, [last, last, last])
         return self.to_image(x, last)
 
     def forward(self, w: Tensor, noise: List[Tensor]) -> Tensor:  # noqa: UP006

@@ -84,14 +84,14 @@ class ModulatedConv(nn.Module):
         """x: [N, in_channels, H, W], w: [N, 512], noise: [N or 1, 1, R, R]. Returns [N, out_channels, R, R]."""
         style = self.style(w)
         demodulation = torch.rsqrt(style.square() @ self.squares + 0.5e-8)
-        x = x * style.to(x.dtype)[:, :, None, None]
+        x = x * style.to(x.dtype).unsqueeze(-1).unsqueeze(-1)
         if self.upsample:
             x = F.conv_transpose2d(x, self.weight, stride=2)
             x = F.conv2d(x, self.blur, padding=1, groups=x.shape[1])
         else:
             x = F.conv2d(x, self.weight, padding=1)
         noise = (self.noise_weight * noise).to(x.dtype)
-        x = torch.addcmul(noise, x, demodulation.to(x.dtype)[:, :, None, None])
+        x = torch.addcmul(noise, x, demodulation.to(x.dtype).unsqueeze(-1).unsqueeze(-1))
         return self.activation(x.add_(self.bias.to(x.dtype)))
 
 
@@ -112,9 +112,10 @@ class ToImage(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: [N, C, H, W], w: [N, 512]. Returns [N, 3, H, W]."""
-        weight = (self.weight * self.style(w)[:, None, :]).to(x.dtype)  # [N, 3, C]
-        image = torch.bmm(weight, x.flatten(2)).to(w.dtype) + self.bias
-        return image.view(-1, 3, x.shape[2], x.shape[3])
+        weight = (self.weight * self.style(w).unsqueeze(1)).to(x.dtype)  # [N, 3, C]
+        # As [N, H·W, C], because the gradient of x is channels last then, like x and the gradient of the next block.
+        image = torch.bmm(x.permute(0, 2, 3, 1).flatten(1, 2), weight.transpose(1, 2)).transpose(1, 2)
+        return (image.to(w.dtype) + self.bias).view(-1, 3, x.shape[2], x.shape[3])
 
 
 class Block(nn.Module):
@@ -130,16 +131,21 @@ class Block(nn.Module):
         self.register_buffer("blur", blur_kernel().repeat(3, 1, 1, 1))
 
     def forward(
-        self, x: Tensor, image: Tensor, w_plus: Tensor, noise_up: Tensor, noise: Tensor
+        self,
+        x: Tensor,
+        image: Tensor,
+        w_rows: list[Tensor],
+        noise_up: Tensor,
+        noise: Tensor,
     ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-        """x: [N, in_channels, H, W], image: [N, 3, H, W], w_plus: [N, 3, 512], noise: [N or 1, 1, 2·H, 2·W].
+        """x: [N, in_channels, H, W], image: [N, 3, H, W], w_rows: 3 of [N, 512], noise: [N or 1, 1, 2·H, 2·W].
 
         Returns features [N, out_channels, 2·H, 2·W] and image [N, 3, 2·H, 2·W].
         """
-        x = self.up(x, w_plus[:, 0], noise_up)
-        x = self.conv(x, w_plus[:, 1], noise)
+        x = self.up(x, w_rows[0], noise_up)
+        x = self.conv(x, w_rows[1], noise)
         image = F.conv_transpose2d(image, self.blur.to(image.dtype), stride=2, padding=1, groups=3)
-        return x, image + self.to_image(x, w_plus[:, 2])
+        return x, image + self.to_image(x, w_rows[2])
 
 
 class StyleGAN2(nn.Module):
@@ -183,13 +189,14 @@ class StyleGAN2(nn.Module):
 
         Raises ValueError for latents or noise maps of another shape (in TorchScript: torch.jit.Error).
         """
-        w_plus = as_w_plus(w, self.latent_rows, self.latent_dim)
+        # Indexing [:, i] or [:, :, None] would add kernels to the backward pass that copy zeros.
+        w_rows = list(as_w_plus(w, self.latent_rows, self.latent_dim).unbind(1))
         self._check_noise(noise)
-        x = self.conv(self.input, w_plus[:, 0], noise[0])
-        image = self.to_image(x, w_plus[:, 1])
+        x = self.conv(self.input, w_rows[0], noise[0])
+        image = self.to_image(x, w_rows[1])
         for i, block in enumerate(self.blocks):
             first = 2 * i + 1
-            x, image = block(x, image, w_plus[:, first : first + 3], noise[first], noise[first + 1])
+            x, image = block(x, image, w_rows[first : first + 3], noise[first], noise[first + 1])
         return image
 
     @torch.jit.export

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from voicestyle.engine import TargetSpec
 from voicestyle.face_networks import FaceNetwork
+from voicestyle.resampling import average_pool
 
 IMAGE_SIZE = 256  # pixels of photographs; larger images are average-pooled to it
 
@@ -111,7 +112,7 @@ def resized(images: Tensor) -> Tensor:
     """Images [N, 3, S, S] at 256 pixels: larger ones are average-pooled, as published, smaller ones interpolated."""
     size = images.shape[-1]
     if size > IMAGE_SIZE:
-        return F.adaptive_avg_pool2d(images, IMAGE_SIZE)
+        return average_pool(images, IMAGE_SIZE)
     return images if size == IMAGE_SIZE else F.interpolate(images, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
 
 

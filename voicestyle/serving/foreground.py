@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final
 
 from voicestyle.errors import ServerError
+from voicestyle.serving.device_check import check_device
 from voicestyle.serving.drain import DrainOptions, drain
 from voicestyle.serving.operations import serve_pages
 from voicestyle.serving.ports import HOST, Ports
@@ -38,7 +39,8 @@ def serve(
     address of the operations port. on_ready: called from another thread once the service is ready.
 
     Raises:
-        ServerError: no archive, a port in use, a model that does not become ready, or a server that ended by itself.
+        ServerError: no archive, a port in use, a CUDA device that was asked for and cannot be used, a model that does
+            not become ready, or a server that ended by itself.
         SystemExit: 128 + the signal's number after a second signal, which ends the draining early.
     """
     server = TorchServe(archive, ports=ports or Ports(), host=host, console=True)
@@ -49,6 +51,7 @@ def serve(
         serve_pages(operations_host, server.ports.operations, supervisor.pages()),
     ):
         try:
+            check_device(server.archive)
             with server, supervisor.watching(lambda: None if on_ready is None else on_ready(server)):
                 try:
                     status = server.wait()

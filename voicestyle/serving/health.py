@@ -37,9 +37,10 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions by name: None if it is met, else the reason why not."""
+    """Conditions by name: None if it is met, else the reason why not. pids: the workers for which this holds."""
 
     reasons: Mapping[str, str | None]
+    pids: tuple[int, ...] = ()
 
     @property
     def met(self) -> bool:
@@ -111,7 +112,8 @@ class Health:
                 "java": self._java(),
                 "model": None if pids else "no running worker has the model loaded",
                 "canary": self._canary(pids),
-            }
+            },
+            pids,
         )
 
     def live(self) -> Conditions:

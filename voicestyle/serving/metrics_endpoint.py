@@ -18,6 +18,8 @@ from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4  # of what `exposition` returns
 IN_FLIGHT: Final = ("voicestyle_live_requests", "voicestyle_waiting_requests")
+BUILD: Final = "voicestyle_build_info"
+WORKER_LABELS: Final = ("model", "bundle_version", "device", "dtype", "batching", "graphs")  # and the capacity
 PROGRESS: Final = ("voicestyle_steps_total", "voicestyle_instant_faces_total")
 
 
@@ -43,6 +45,20 @@ def in_flight(folder: Path, live_pids: Iterable[int]) -> int:
 def progress_made(folder: Path) -> float:
     """Optimisation steps, and faces made without any, of all workers that ever wrote to `folder`."""
     return _sum(folder, (), PROGRESS)
+
+
+def running_workers(folder: Path, live_pids: Iterable[int]) -> list[dict[str, str | int]]:
+    """What each of the workers `live_pids` computes with, by the labels of its `voicestyle_build_info`.
+
+    A worker that still starts has none yet and is left out.
+    """
+    found: list[dict[str, str | int]] = []
+    for pid in sorted(live_pids):
+        metrics = _Merged([path for path in _files(folder, [pid]) if path.name.startswith("gauge_")]).collect()
+        for sample in (sample for metric in metrics for sample in metric.samples if sample.name == BUILD):
+            labels: dict[str, str | int] = {name: sample.labels[name] for name in WORKER_LABELS}
+            found.append(labels | {"capacity": int(sample.labels["capacity"])})
+    return found
 
 
 def _sum(folder: Path, live_pids: Iterable[int], names: Sequence[str]) -> float:

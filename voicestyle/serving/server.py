@@ -22,6 +22,7 @@ from typing import Final
 from voicestyle.archive import TORCHSERVE_FILES
 from voicestyle.errors import ServerError
 from voicestyle.run_folder import RunFolder
+from voicestyle.serving.heap import java_arguments
 from voicestyle.serving.management import Management
 from voicestyle.serving.metrics_endpoint import in_flight
 from voicestyle.serving.ports import HOST, Ports
@@ -154,6 +155,7 @@ class TorchServe:
 
     def _start(self, folder: Path) -> None:
         properties = read_properties(CONFIG) | self._overrides()
+        properties["vmargs"] = java_arguments(properties, self.archive)
         config = folder / "config.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
         # gRPC logs the bytes of unreadable requests through java's own logging, which log4j2.xml does not configure.
@@ -161,7 +163,7 @@ class TorchServe:
         java, site = _java(), _torchserve()
         command = [java, f"-Dmodel_server_home={site}", f"-Djava.io.tmpdir={folder}"]
         command += [f"-Djava.util.logging.config.file={folder / 'logging.properties'}"]
-        command += [f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}", *properties.get("vmargs", "").split()]
+        command += [f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}", *properties["vmargs"].split()]
         command += ["-cp", str(site / "ts" / "frontend" / "*"), "org.pytorch.serve.ModelServer"]
         command += ["--python", sys.executable, "-f", str(config), "-s", str(self.archive.parent), "-ncs"]
         environment = WORKER | _inherited() | self.run.environment()
@@ -197,10 +199,12 @@ class TorchServe:
         end = time.monotonic() + self._start_seconds
         seen: set[int] = set()
         while not self.worker_pids():
-            seen.update(worker["pid"] for worker in self.management.workers() if worker["pid"] > 0)
+            workers = self.management.workers()
+            seen.update(worker["pid"] for worker in workers if worker["pid"] > 0)
             if self._java.poll() is not None:
                 raise ServerError(f"TorchServe ended with status {self._java.returncode}{self.tail()}")
-            if len(seen) > 1:  # TorchServe would retry for minutes
+            # TorchServe would retry for minutes. Workers that could not use CUDA graphs are replaced by others without.
+            if len(seen) > max(len(workers), 1) * (1 if self.run.graphs_failed is None else 2):
                 raise ServerError(f"the worker ended before the model was ready{self.tail()}")
             if time.monotonic() > end:
                 raise ServerError(f"the model was not ready after {self._start_seconds:.0f} s{self.tail()}")

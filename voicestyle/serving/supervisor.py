@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from voicestyle.serving.canary import Canary, Outcome
-from voicestyle.serving.health import POLL, Conditions, Health
-from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition, progress_made
+from voicestyle.serving.health import POLL, Health
+from voicestyle.serving.metrics_endpoint import CONTENT_TYPE, exposition, progress_made, running_workers
 from voicestyle.serving.operations import Page, json_page
 from voicestyle.serving.server import TorchServe
 from voicestyle.serving.unsent import unsent_bytes
@@ -67,16 +67,22 @@ class Supervisor:
     def pages(self) -> dict[str, Page]:
         """The pages of the operations port, by path."""
 
-        def probe(conditions: Conditions) -> tuple[HTTPStatus, str, bytes]:
+        def live() -> tuple[HTTPStatus, str, bytes]:
+            conditions = self.health.live()
             return json_page(conditions.met, conditions.json())
+
+        def ready() -> tuple[HTTPStatus, str, bytes]:
+            conditions = self.health.ready()
+            workers = running_workers(self._server.run.metrics, conditions.pids) if self._server.started else []
+            return json_page(conditions.met, conditions.json() | {"workers": workers})
 
         def metrics() -> tuple[HTTPStatus, str, bytes]:
             workers = exposition(self._server.run.metrics, self._server.worker_pids()) if self._server.started else b""
             return HTTPStatus.OK, CONTENT_TYPE, workers + generate_latest(self._registry)
 
         return {
-            "/live": lambda: probe(self.health.live()),
-            "/ready": lambda: probe(self.health.ready()),
+            "/live": live,
+            "/ready": ready,
             "/metrics": metrics,
         }
 

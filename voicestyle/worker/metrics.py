@@ -81,6 +81,13 @@ class _Instruments:
         self.live = total("live_requests", "Requests in the batch, and those whose image is being encoded")
         self.waiting = total("waiting_requests", "Requests in the worker that wait for a slot in the batch")
         self.capacity = total("capacity_requests", "Slots in the batch")
+        self.measured_step_seconds = Gauge(
+            "voicestyle_measured_step_seconds",
+            "Seconds of a step by batch size, measured at the start to choose the slots",
+            ("batch",),
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
         self.first_similarity = histogram("first_similarity", "cos(voice, face) of the first step", SIMILARITIES)
         self.similarity = histogram("similarity", "cos(voice, face) of the last step", SIMILARITIES)
         self.audio_seconds = histogram("audio_seconds", "Seconds of audio per face", AUDIO_SECONDS)
@@ -153,6 +160,8 @@ class Metrics:
         """Describe what is running: name and version of the bundle, and how it is computed."""
         self._device = computing.device
         self._all.capacity.set(computing.capacity)
+        for size, seconds in computing.step_seconds.items():
+            self._all.measured_step_seconds.labels(str(size)).set(seconds)
         self._all.build.labels(
             version=__version__,
             torch=installed_version("torch"),
@@ -160,7 +169,7 @@ class Metrics:
             device=computing.device,
             dtype=computing.dtype,
             batching=computing.batching,
-            graphs="on" if computing.graphs else "off",
+            graphs=computing.graphs,
             model=model,
             bundle_version=version,
             capacity=str(computing.capacity),

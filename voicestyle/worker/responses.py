@@ -49,6 +49,7 @@ def image_response(face: Face, model: str) -> Response:
         "First-Similarity": f"{face.first_similarity:.6f}",
         **{name.capitalize(): str(value) for name, value in _settings(face.settings).items()},
         "Batch": str(face.largest_batch),
+        "Dtype": face.dtype,
         "Model": model,
     }
     headers = {f"X-VoiceStyle-{name}": value for name, value in known.items()}
@@ -122,6 +123,7 @@ def _face(face: Face, model: str, request_id: str) -> dict[str, object]:
         "first_similarity": face.first_similarity,
         "trace": face.trace,
         "batch": face.largest_batch,
+        "dtype": face.dtype,
         "prototypes": face.prototypes,
         "audio_seconds": face.audio_seconds,
         "speech_seconds": face.speech_seconds,

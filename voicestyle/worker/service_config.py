@@ -9,12 +9,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from voicestyle.devices import DEVICES
+from voicestyle.engine.capacity import CPU_CAPACITY, SIZES
 from voicestyle.manifest import Caps, invalid_value
 from voicestyle.options import nearest
 from voicestyle.precision import AUTO, CHOICES
 
 SECTION: Final = "handler"
-CPU_CAPACITY: Final = 8  # slots on a CPU, where no batch makes a face cheaper
+REJECTED: Final = 8  # requests beyond the batch and the queue that a call can reject with an error of its own
 # Whether a call of a network takes all requests; None is the engine's choice for the device.
 BATCHING: Final = {AUTO: None, "batched": True, "sequential": False}
 
@@ -27,8 +28,8 @@ Auto = Literal["auto"]
 class ServiceConfig(Struct, frozen=True):
     """The service's own limits; a bundle may allow less, never more.
 
-    live_requests: slots in the batch; `auto` is measured on a GPU and 8 on a CPU. queue: how many more requests may
-    wait for a slot; further ones are rejected; `auto` is twice `live_requests`.
+    live_requests: slots in the batch; `auto` is measured where a step takes all requests at once, as on a GPU, and 8
+    elsewhere. queue: how many more requests may wait for a slot; further ones are rejected; `auto` is twice the slots.
     audio_bytes, audio_seconds: the longest audio. steps, size (pixels), previews: the most that a request may ask for.
     iteration_seconds: how long a call of the handler should take; a new request waits so long for its first step.
     device: one of `voicestyle.devices.DEVICES`. dtype: of the generator and the face encoder, one of
@@ -77,6 +78,23 @@ class ServiceConfig(Struct, frozen=True):
     def queue_of(self, capacity: int) -> int:
         """How many requests may wait for one of `capacity` slots."""
         return 2 * capacity if isinstance(self.queue, str) else self.queue
+
+    @property
+    def most_live(self) -> int:
+        """The most slots that the batch may have, whichever the device turns out to be."""
+        if not isinstance(self.live_requests, str):
+            return self.live_requests
+        return CPU_CAPACITY if self.device == "cpu" or self.batching == "sequential" else SIZES[-1]
+
+    @property
+    def most_admitted(self) -> int:
+        """The most requests in the batch and the queue."""
+        return self.most_live + self.queue_of(self.most_live)
+
+    @property
+    def batch_size(self) -> int:
+        """TorchServe's batchSize, the most requests that a call of the handler gets."""
+        return self.most_admitted + REJECTED
 
     @property
     def caps(self) -> Caps:
