@@ -47,16 +47,26 @@ def frontend(pipeline, monkeypatch, quiet_logging, tmp_path):
 
 @pytest.fixture
 def counted():
-    """Returns how many requests were completed since the test began, by outcome and protocol; zeros are left out."""
+    """Returns how many requests were completed since the test began, by outcome and protocol; zeros are left out.
+
+    To be called when none is left: each request that was received has one outcome.
+    """
     labels = [{"outcome": outcome, "protocol": protocol} for outcome in OUTCOMES for protocol in ("http", "grpc")]
 
     def read():
         return [REGISTRY.get_sample_value("voicestyle_requests_total", each) or 0 for each in labels]
 
-    before = read()
+    def received():
+        counts = (
+            REGISTRY.get_sample_value("voicestyle_received_total", {"protocol": each}) for each in ("http", "grpc")
+        )
+        return sum(count or 0 for count in counts)
+
+    before, received_before = read(), received()
 
     def since():
-        changes = (now - then for now, then in zip(read(), before, strict=True))
+        changes = [now - then for now, then in zip(read(), before, strict=True)]
+        assert sum(changes) == received() - received_before
         return {" ".join(each.values()): change for each, change in zip(labels, changes, strict=True) if change}
 
     return since

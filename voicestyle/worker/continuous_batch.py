@@ -185,7 +185,7 @@ class ContinuousBatch:
                 continue
             match self._scheduler.admission(draining=draining):
                 case Admission.ADMIT:
-                    response = self._prepare_request(row)
+                    response = self._prepare_request(row, responses)
                 case Admission.REJECT_DRAINING:
                     response = self._reject(row, "draining", "the server is shutting down; retry on another one")
                 case Admission.REJECT_OVERLOADED:
@@ -196,8 +196,11 @@ class ContinuousBatch:
             if response:
                 responses[row.id] = response
 
-    def _prepare_request(self, row: Row) -> Response | None:
-        """Prepare and queue a new request; returns the response if it gets no face."""
+    def _prepare_request(self, row: Row, responses: dict[str, Response]) -> Response | None:
+        """Prepare and queue a new request; returns the response if it gets no face.
+
+        Adds it to `responses` itself before it raises DeviceFailedError.
+        """
         received = self._clock()
         self._metrics.received(row.protocol)
         try:
@@ -208,6 +211,10 @@ class ContinuousBatch:
             log.info("request %s: rejected, %d %s", row.id, error.status, error.code)
             self._metrics.refused(row.protocol, error.code, self._clock() - received)
             return error_response(error.code, error.message, row.id)
+        except DeviceFailedError:
+            responses[row.id] = self._fault(DEVICE_FAILED, row.id)
+            self._metrics.failed(row.protocol, self._clock() - received)
+            raise
         if isinstance(prepared, str):
             self._metrics.failed(row.protocol, self._clock() - received)
             return self._fault(prepared, row.id)
