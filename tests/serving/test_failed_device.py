@@ -1,4 +1,4 @@
-"""A device fails under a real TorchServe: the worker ends at once, and clients that retry get their faces from the next."""
+"""A device fails under a real TorchServe: the worker ends, and clients that retry get their faces from the next."""
 
 import inspect
 import zipfile
@@ -55,13 +55,14 @@ def test_clients_get_their_faces_from_the_next_worker(poisoned_archive, samples,
         service.await_ready()
         assert service.pids()[-1] != first_worker
         assert service.metric("voicestyle_worker_starts_total") == 2
-        failed = {
-            protocol: service.metric("voicestyle_requests_total", outcome="failed", protocol=protocol)
-            for protocol in ("http", "grpc")
-        }
-        canaries = {name: service.metric("voicestyle_canaries_total", outcome=name) for name in ("answered", "failed")}
-        assert failed == {"http": 2 + canaries["failed"], "grpc": 1}
-        assert service.metric("voicestyle_requests_total", outcome="face") == 3 + canaries["answered"]
-        # Every request that was counted as received had a response.
-        assert service.metric("voicestyle_received_total") == 6 + sum(canaries.values())
+
+        def completed(**labels):
+            return service.metric("voicestyle_requests_total", **labels)
+
+        faces, failed = (service.metric("voicestyle_canaries_total", outcome=name) for name in ("answered", "failed"))
+        assert completed(outcome="face") == 3 + faces
+        assert completed(outcome="failed", protocol="grpc") == 1
+        assert 2 <= completed(outcome="failed", protocol="http") <= 2 + failed
+        # None was lost with its worker.
+        assert service.metric("voicestyle_received_total") == completed()
         assert service.log().count("the device failed, so this worker ends") == 1

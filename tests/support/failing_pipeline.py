@@ -39,8 +39,8 @@ def lack_of_memory():
 class FailingPipeline(FakePipeline):
     """Raises `error` once, in the method `fails_in`; if it `is_final`, every later use of the device fails too.
 
-    raised: the error, when it was raised. calls_after: calls since a final error. probes: how often the device was asked
-    whether it can be used. may_encode: images are encoded once it is set.
+    raised: the error, once it was raised. calls_after: calls since a final error. probes: how often the device was
+    asked whether it can be used. may_encode: images are encoded once it is set.
     """
 
     fails_in: str | None = None

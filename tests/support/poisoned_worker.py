@@ -1,4 +1,4 @@
-"""Added to the handler of an archive: a worker whose device fails for good when it renders one seed, while a file exists.
+"""Added to the handler of an archive: a worker whose device fails for good at one seed, if a file exists.
 
 The worker runs on a CPU, which it takes for a GPU where it judges errors.
 """
@@ -11,7 +11,7 @@ from voicestyle.devices import failures
 
 POISONED_SEED = 13
 POISON = "poison"  # the file in the temporary folder; the failure removes it, so that the next worker is sound
-TEXT = "The following operation failed in the TorchScript interpreter.\nRuntimeError: CUDA error: an illegal memory access"
+TEXT = "failed in the TorchScript interpreter.\nRuntimeError: CUDA error: an illegal memory access was encountered"
 
 sound_render_all = pipeline.Pipeline.render_all
 has_failed = False

@@ -1,6 +1,7 @@
 """The handler between a fake pipeline and a fake TorchServe frontend."""
 
 import logging
+from collections import Counter
 
 import pytest
 from prometheus_client import REGISTRY
@@ -49,24 +50,26 @@ def frontend(pipeline, monkeypatch, quiet_logging, tmp_path):
 def counted():
     """Returns how many requests were completed since the test began, by outcome and protocol; zeros are left out.
 
-    To be called when none is left: each request that was received has one outcome.
+    Each of them, and no other, must have been counted as received.
     """
-    labels = [{"outcome": outcome, "protocol": protocol} for outcome in OUTCOMES for protocol in ("http", "grpc")]
+    protocols = ("http", "grpc")
+    completed = {f"{outcome} {protocol}": (outcome, protocol) for outcome in OUTCOMES for protocol in protocols}
 
     def read():
-        return [REGISTRY.get_sample_value("voicestyle_requests_total", each) or 0 for each in labels]
+        counts = {
+            name: REGISTRY.get_sample_value("voicestyle_requests_total", {"outcome": outcome, "protocol": protocol})
+            for name, (outcome, protocol) in completed.items()
+        }
+        for protocol in protocols:
+            counts[protocol] = REGISTRY.get_sample_value("voicestyle_received_total", {"protocol": protocol})
+        return Counter({name: count or 0 for name, count in counts.items()})
 
-    def received():
-        counts = (
-            REGISTRY.get_sample_value("voicestyle_received_total", {"protocol": each}) for each in ("http", "grpc")
-        )
-        return sum(count or 0 for count in counts)
-
-    before, received_before = read(), received()
+    before = read()
 
     def since():
-        changes = [now - then for now, then in zip(read(), before, strict=True)]
-        assert sum(changes) == received() - received_before
-        return {" ".join(each.values()): change for each, change in zip(labels, changes, strict=True) if change}
+        counts = +(read() - before)
+        received = sum(counts.pop(protocol, 0) for protocol in protocols)
+        assert received == sum(counts.values())
+        return dict(counts)
 
     return since

@@ -40,7 +40,7 @@ def test_everyone_has_one_response_and_the_worker_ends(frontend, pipeline, exits
     fail_in_stage(frontend, pipeline, stage, ERRORS[kind]())
     assert not frontend.jobs
     assert not frontend.waiting
-    failed = {"stream", "grpc"} | ({"new"} if stage != "remove" else set())
+    failed = {"stream", "grpc"} | (set() if stage == "remove" else {"new"})
     assert codes(frontend.responses) == {"encoded": None} | dict.fromkeys(failed, "device_failed")
     cancelled = {"cancelled http": 1} if stage == "remove" else {}
     assert counted() == cancelled | {"face http": 1, "failed grpc": 1, "failed http": len(failed) - 1}
@@ -117,11 +117,9 @@ def test_an_image_that_is_not_encoded_in_time_ends_as_an_error(frontend, pipelin
     assert len(exits.timers) == 1
 
 
-def test_retry_after_is_how_long_the_start_of_this_worker_took(
-    pipeline, monkeypatch, quiet_logging, tmp_path, request
-):
+def test_retry_after_is_how_long_the_start_of_this_worker_took(pipeline, monkeypatch, request):
     created = voicestyle_handler.psutil.Process().create_time()
     monkeypatch.setattr(voicestyle_handler.time, "time", lambda: created + 31.5)
-    frontend = request.getfixturevalue("frontend")
+    frontend = request.getfixturevalue("frontend")  # starts now
     fail_in_stage(frontend, pipeline, "step", illegal_access())
     assert frontend.responses["new"].headers["Retry-After"] == "32"

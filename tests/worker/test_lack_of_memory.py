@@ -5,7 +5,7 @@ import pytest
 from tests.support.failing_pipeline import QUICK, STAGES, FailingPipeline, codes, fail_in_stage, fill, lack_of_memory
 
 ALL_RUNNING = {"new", "stream", "grpc"}
-FAILED = dict.fromkeys(STAGES, {"new"}) | {"step": ALL_RUNNING, "progress": ALL_RUNNING, "remove": set()}
+FAILED = {stage: {"new"} for stage in STAGES} | {"step": ALL_RUNNING, "progress": ALL_RUNNING, "remove": set()}
 
 
 @pytest.fixture
