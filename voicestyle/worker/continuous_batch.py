@@ -77,6 +77,7 @@ class ContinuousBatch:
         )
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, "encoder")
         self._face_seconds = 1.0  # moving average, for Retry-After
+        self._received = set[str]()  # the new requests of an iteration that were counted so far
         self._device_failed = False
         self._failed_steps = 0
         self._failed_without_steps = 0
@@ -117,6 +118,7 @@ class ContinuousBatch:
             responses |= {row.id: self._fail_row(row, INTERNAL) for row in left if row.id not in responses}
 
     def _run_stages(self, rows: Sequence[Row], responses: dict[str, Response]) -> None:
+        self._received.clear()
         self._scheduler.begin()
         self._drop_disconnected({row.id for row in rows})
         self._admit(rows, responses)
@@ -143,9 +145,14 @@ class ContinuousBatch:
         """Forget the request of a row, which may not have been admitted; returns the response that says why."""
         if request := self._scheduler.requests.get(row.id):
             return self._finish(request, code)
-        self._metrics.received(row.protocol)
+        if row.id not in self._received:
+            self._receive(row)
         self._metrics.failed(row.protocol)
         return self._fault(code, row.id)
+
+    def _receive(self, row: Row) -> None:
+        self._received.add(row.id)
+        self._metrics.received(row.protocol)
 
     def _fail(self, failed: Mapping[ServiceRequest, str], responses: dict[str, Response]) -> None:
         """Remove failed requests, with their error codes, from the pipeline, and respond to them."""
@@ -201,17 +208,15 @@ class ContinuousBatch:
     def _prepare_request(self, row: Row) -> Response | None:
         """Prepare and queue a new request; returns the response if it gets no face."""
         received = self._clock()
+        self._receive(row)
         try:
             audio, options = parse_request(row, self._config.audio_bytes)
             prepared = self._pipeline.prepare(audio, Options.parse(options), row.id)
         except InputError as error:
-            prepared = error
-        self._metrics.received(row.protocol)  # not before: when the device fails, `_fail_row` counts the request
-        if isinstance(prepared, InputError):
             # Not the message: it may quote what the client sent.
-            log.info("request %s: rejected, %d %s", row.id, prepared.status, prepared.code)
-            self._metrics.refused(row.protocol, prepared.code, self._clock() - received)
-            return error_response(prepared.code, prepared.message, row.id)
+            log.info("request %s: rejected, %d %s", row.id, error.status, error.code)
+            self._metrics.refused(row.protocol, error.code, self._clock() - received)
+            return error_response(error.code, error.message, row.id)
         if isinstance(prepared, str):
             self._metrics.failed(row.protocol, self._clock() - received)
             return self._fault(prepared, row.id)
@@ -223,7 +228,7 @@ class ContinuousBatch:
 
     def _reject(self, row: Row, code: str, message: str) -> Response:
         log.info("request %s: rejected, 503 %s", row.id, code)
-        self._metrics.received(row.protocol)
+        self._receive(row)
         self._metrics.refused(row.protocol, code)
         return error_response(code, message, row.id, self._slot_seconds)
 
