@@ -60,6 +60,8 @@ def test_24_mib_both_ways(grpc_runner, service):
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Worker died.\norg.pytorch.serve.http.InternalServerException"),
         encode(error("overloaded")),
         encode(error("draining")),
+        encode(error("device_failed")),
+        encode(error("out_of_memory")),
     ],
 )
 def test_retryable_responses_are_retried(grpc_runner, service, clock, response):

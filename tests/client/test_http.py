@@ -122,7 +122,10 @@ def test_stream_without_previews_yields_the_face_only(http, server):
         [STREAM_HEAD + chunk(lines(STARTED)) + b"no length\r\n", CLOSE],
         [STREAM_HEAD + chunk(lines(STARTED)) + plain(500, torchserve_error(500)), CLOSE],
         [STREAM_HEAD + chunk(lines(STARTED, torchserve_error(507))) + STREAM_END],
-        [STREAM_HEAD + chunk(lines(STARTED, {"event": "error"} | error("draining"))) + STREAM_END],
+        *(
+            [STREAM_HEAD + chunk(lines(STARTED, {"event": "error"} | error(code))) + STREAM_END]
+            for code in ("draining", "device_failed", "out_of_memory")
+        ),
     ],
 )
 def test_broken_stream_restarts_with_a_retrying_event(http, server, clock, broken):
@@ -140,6 +143,8 @@ def test_broken_stream_restarts_with_a_retrying_event(http, server, clock, broke
     [
         (plain(503, error("overloaded")), OverloadedError),
         (plain(503, error("draining")), OverloadedError),
+        (plain(503, error("device_failed")), OverloadedError),
+        (plain(503, error("out_of_memory")), OverloadedError),
         (plain(503, error("a_new_code")), OverloadedError),
         (plain(503, torchserve_error(503, "ServiceUnavailableException")), OverloadedError),
         (plain(503, b"<html>", "text/html"), OverloadedError),

@@ -72,8 +72,8 @@ def test_after_any_other_error_a_cuda_device_is_asked(error):
     assert not device_failed(error, "cuda:1", raising(MEMORY))
 
 
-@pytest.mark.parametrize("error", UNEXPLAINED, ids=str)
-def test_a_cpu_is_never_asked(error):
+@pytest.mark.parametrize("error", [*UNEXPLAINED, *FAILED], ids=str)
+def test_a_cpu_never_fails_and_is_never_asked(error):
     assert not device_failed(error, "cpu", never)
 
 
@@ -94,13 +94,13 @@ def test_errors_that_led_to_an_error_count():
         except type(error) as found:
             return found
 
-    assert device_failed(chained(KeyError("a"), ILLEGAL), "cpu")
+    assert device_failed(chained(KeyError("a"), ILLEGAL), "cuda:1", never)
     assert is_out_of_memory(chained(KeyError("b"), MEMORY))
-    assert device_failed(chained(RuntimeError("CUDA error: unknown error"), MEMORY), "cpu")
+    assert device_failed(chained(RuntimeError("CUDA error: unknown error"), MEMORY), "cuda:1", never)
     explicit = ValueError("c")
     explicit.__cause__ = RuntimeError("cuDNN error: CUDNN_STATUS_MAPPING_ERROR")
     explicit.__cause__.__cause__ = explicit  # a circle ends
-    assert device_failed(explicit, "cpu")
+    assert device_failed(explicit, "cuda:1", never)
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +139,11 @@ def test_torchscript_takes_the_type_and_keeps_the_text(raise_in_torchscript):
     assert not device_failed(raise_in_torchscript(MEMORY), "cuda:1", never)
     assert type(raise_in_torchscript(ILLEGAL)) is RuntimeError
     assert device_failed(raise_in_torchscript(ILLEGAL), "cuda:1", never)
-    assert device_failed(raise_in_torchscript(CUDNN), "cpu")
+    assert device_failed(raise_in_torchscript(CUDNN), "cuda:1", never)
     assert not is_out_of_memory(raise_in_torchscript(ILLEGAL))
     bug = raise_in_torchscript(BUG)
     assert not is_out_of_memory(bug)
-    assert not device_failed(bug, "cpu")
+    assert not device_failed(bug, "cuda:1", lambda device: None)
 
 
 class Memory:

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from voicestyle.engine import CaptureError, CudaCapture
-from voicestyle.engine.step_graphs import WARM_UP_RUNS
+from voicestyle.engine.step_graphs import WARM_UP_RUNS, capture_stream
+
+
+@pytest.fixture(autouse=True)
+def other_process():
+    """Without the stream of an earlier test, and without leaving one."""
+    capture_stream.cache_clear()
+    yield
+    capture_stream.cache_clear()
 
 
 class RecordedCuda:
@@ -125,6 +133,17 @@ def test_all_captures_share_one_stream_and_one_pool(monkeypatch):
     assert (len(cuda.streams), cuda.pools) == (1, 1)
     captures = [call for call in cuda.calls if call[0] == "capture"]
     assert captures == [("capture", "stream 0", "pool 0")] * 5
+
+
+def test_another_capture_on_the_device_has_the_same_stream_and_a_pool_of_its_own(monkeypatch):
+    """Each stream keeps workspaces for good, and a pool whose graphs are gone cannot be used again."""
+    cuda, capture = record(monkeypatch)
+    capture(lambda: None)
+    CudaCapture(torch.device("cuda", 0))(lambda: None)
+    captures = [call for call in cuda.calls if call[0] == "capture"]
+    assert captures == [("capture", "stream 0", "pool 0"), ("capture", "stream 0", "pool 1")]
+    CudaCapture(torch.device("cuda", 1))
+    assert len(cuda.streams) == 2
 
 
 def fails_in_run(number):

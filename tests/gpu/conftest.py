@@ -31,10 +31,10 @@ def device(request):
 def faces(device):
     """`faces(graphs, dtype)`: an engine of compiled networks, and faces 0 … 7 that can join it."""
 
-    def start(graphs=False, dtype="float32", wrap=lambda replay: replay, capacity=CAPACITY):
+    def start(graphs=False, dtype="float32", wrap=lambda replay: replay, capacity=CAPACITY, source=SMALL):
         variant = Variant({}, dtype=dtype, compiled=True, batched=True, graphs=graphs)
         capture = call_in_place_of_graph if device.type == "cpu" else CudaCapture(device)
-        return Faces(variant, SMALL, NUMBERS, capacity, device, lambda run: wrap(capture(run)))
+        return Faces(variant, source, NUMBERS, capacity, device, lambda run: wrap(capture(run)))
 
     return start
 

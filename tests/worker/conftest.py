@@ -1,11 +1,14 @@
 """The handler between a fake pipeline and a fake TorchServe frontend."""
 
 import logging
+from collections import Counter
 
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.support.fake_torchserve import FakePipeline, Frontend
 from tests.support.recorded_exit import RecordedExit
+from voicestyle.worker.metrics import OUTCOMES
 
 
 @pytest.fixture
@@ -41,3 +44,32 @@ def frontend(pipeline, monkeypatch, quiet_logging, tmp_path):
 
     monkeypatch.setattr(voicestyle_handler.Pipeline, "load", pipeline.loaded)
     return Frontend(voicestyle_handler.VoiceStyleHandler(), model_dir=tmp_path)
+
+
+@pytest.fixture
+def counted():
+    """Returns how many requests were completed since the test began, by outcome and protocol; zeros are left out.
+
+    Each of them, and no other, must have been counted as received.
+    """
+    protocols = ("http", "grpc")
+    completed = {f"{outcome} {protocol}": (outcome, protocol) for outcome in OUTCOMES for protocol in protocols}
+
+    def read():
+        counts = {
+            name: REGISTRY.get_sample_value("voicestyle_requests_total", {"outcome": outcome, "protocol": protocol})
+            for name, (outcome, protocol) in completed.items()
+        }
+        for protocol in protocols:
+            counts[protocol] = REGISTRY.get_sample_value("voicestyle_received_total", {"protocol": protocol})
+        return Counter({name: count or 0 for name, count in counts.items()})
+
+    before = read()
+
+    def since():
+        counts = +(read() - before)
+        received = sum(counts.pop(protocol, 0) for protocol in protocols)
+        assert received == sum(counts.values())
+        return dict(counts)
+
+    return since

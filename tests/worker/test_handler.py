@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from prometheus_client import REGISTRY
 
 from handlers import voicestyle_handler
 from tests.support.fake_gpus import FakeMachine
@@ -324,3 +325,17 @@ def test_a_face_does_not_depend_on_its_batch(tiny_bundle, samples, quiet_logging
     assert responses["b"].headers["X-VoiceStyle-Batch"] == "3"
     similarity = [float(responses[key].headers["X-VoiceStyle-Similarity"]) for key in ("alone", "b")]
     assert similarity[0] == pytest.approx(similarity[1], abs=1e-3)
+
+
+def test_a_request_counts_as_received_before_it_is_prepared(frontend, pipeline, monkeypatch):
+    """A shutdown waits for all that was received, and preparing may take long."""
+
+    def received():
+        return REGISTRY.get_sample_value("voicestyle_received_total", {"protocol": "http"})
+
+    before, prepare, counted = received(), pipeline.prepare, []
+    monkeypatch.setattr(pipeline, "prepare", lambda *given: counted.append(received()) or prepare(*given))
+    frontend.post("a")
+    frontend.run()
+    assert counted == [before + 1]
+    assert received() == before + 1

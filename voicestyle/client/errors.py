@@ -37,7 +37,7 @@ class BadRequestError(APIError):
 
 
 class OverloadedError(APIError):
-    """503: the queue is full, the server is shutting down, or it has no worker.
+    """503: the queue is full, the server is shutting down, its GPU fails or lacks memory, or it has no worker.
 
     retry_after: the seconds to wait that the server asks for; None where it does not say.
     """

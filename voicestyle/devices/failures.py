@@ -39,14 +39,17 @@ def device_failed(
 ) -> bool:
     """Whether the device can do nothing more in this process, so that the process has to be replaced.
 
-    Errors that are neither an accelerator's nor about memory are unexplained. Then a CUDA device is asked: `probe` uses
-    it and raises what comes of that, by default with a tiny operation.
+    Never on a CPU, whatever the text of an error says. On a GPU, an error that is neither an accelerator's nor about
+    memory is unexplained, and the device is asked: `probe` uses it and raises what comes of that, by default with a
+    tiny operation.
     """
+    device = torch.device(device)
+    if device.type != "cuda":
+        return False
     chain = list(_chain(error))
     if any(_is_failure(each) for each in chain):
         return True
-    device = torch.device(device)
-    if device.type != "cuda" or any(_is_memory(each) for each in chain):
+    if any(_is_memory(each) for each in chain):
         return False
     try:
         (probe or _use)(device)

@@ -5,7 +5,7 @@ padding rows are computed, and their results are ignored. A sequential engine ha
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Protocol, TypeAlias
 
 import torch
@@ -25,13 +25,13 @@ class CudaCapture:
     """Captures what a function does on a CUDA device as a graph. All captures use one stream and one pool of memory.
 
     The graphs of a pool may overwrite each other's memory. This is safe because they are replayed one after the other
-    and write their results to tensors outside the pool.
+    and write their results to tensors outside the pool. The pool is that of this object, the stream that of the device.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._stream = capture_stream(device)
         with torch.cuda.device(device):
-            self._stream = torch.cuda.Stream()
             self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Run) -> Run:
@@ -57,6 +57,17 @@ class CudaCapture:
             finally:
                 torch.cuda.set_stream(current)  # after a failed capture, that of the capture would stay
         return graph.replay
+
+
+@cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures on a device in this process.
+
+    torch keeps a workspace of cuBLAS for each thread and stream, for good: with `voicestyle.devices.prepare_device`,
+    32 MiB for the steps' forward passes and as much for the backward ones. Trials capture anew for each batch size.
+    """
+    with torch.cuda.device(device):
+        return torch.cuda.Stream()
 
 
 def _first_cause(error: BaseException) -> str:

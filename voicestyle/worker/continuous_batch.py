@@ -77,6 +77,7 @@ class ContinuousBatch:
         )
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, "encoder")
         self._face_seconds = 1.0  # moving average, for Retry-After
+        self._received = set[str]()  # the new requests of an iteration that were counted so far
         self._device_failed = False
         self._failed_steps = 0
         self._failed_without_steps = 0
@@ -88,7 +89,7 @@ class ContinuousBatch:
         return self._device_failed or max(self._failed_steps, self._failed_without_steps) >= MAX_FAILED
 
     def iterate(self, rows: Sequence[Row]) -> dict[str, Response]:
-        """Admit new requests, drop disconnected ones, render those without steps, and step the batch.
+        """Drop disconnected requests, admit new ones, render those without steps, and step the batch.
 
         Returns responses by request id.
 
@@ -106,7 +107,7 @@ class ContinuousBatch:
         return responses
 
     def _iterate(self, rows: Sequence[Row], responses: dict[str, Response]) -> None:
-        """Run all stages; what raises DeviceFailedError leaves in `responses` those that are ready."""
+        """The same, but raises DeviceFailedError; `responses` has those that were ready by then."""
         try:
             self._run_stages(rows, responses)
         except Exception:
@@ -114,9 +115,10 @@ class ContinuousBatch:
             log.exception("an iteration failed; requests %s get a 500", ", ".join(row.id for row in left))
             known = [self._scheduler.requests[row.id] for row in left if row.id in self._scheduler.requests]
             self._fail(dict.fromkeys(known, INTERNAL), responses)
-            responses |= {row.id: fault_response(INTERNAL, row.id) for row in left if row.id not in responses}
+            responses |= {row.id: self._fail_row(row, INTERNAL) for row in left if row.id not in responses}
 
     def _run_stages(self, rows: Sequence[Row], responses: dict[str, Response]) -> None:
+        self._received.clear()
         self._scheduler.begin()
         self._drop_disconnected({row.id for row in rows})
         self._admit(rows, responses)
@@ -137,13 +139,20 @@ class ContinuousBatch:
         left = [row for row in rows if row.id not in responses]
         ids = ", ".join(row.id for row in left) or "none"
         log.critical("the device failed, so this worker ends; requests with a 503: %s", ids, exc_info=failure.__cause__)
-        for row in left:
-            if request := self._scheduler.requests.get(row.id):
-                responses[row.id] = self._finish(request, DEVICE_FAILED)
-            else:
-                self._metrics.received(row.protocol)
-                self._metrics.failed(row.protocol)
-                responses[row.id] = self._fault(DEVICE_FAILED, row.id)
+        responses |= {row.id: self._fail_row(row, DEVICE_FAILED) for row in left}
+
+    def _fail_row(self, row: Row, code: str) -> Response:
+        """Forget the request of a row, which may not have been admitted; returns the response that says why."""
+        if request := self._scheduler.requests.get(row.id):
+            return self._finish(request, code)
+        if row.id not in self._received:
+            self._receive(row)
+        self._metrics.failed(row.protocol)
+        return self._fault(code, row.id)
+
+    def _receive(self, row: Row) -> None:
+        self._received.add(row.id)
+        self._metrics.received(row.protocol)
 
     def _fail(self, failed: Mapping[ServiceRequest, str], responses: dict[str, Response]) -> None:
         """Remove failed requests, with their error codes, from the pipeline, and respond to them."""
@@ -199,7 +208,7 @@ class ContinuousBatch:
     def _prepare_request(self, row: Row) -> Response | None:
         """Prepare and queue a new request; returns the response if it gets no face."""
         received = self._clock()
-        self._metrics.received(row.protocol)
+        self._receive(row)
         try:
             audio, options = parse_request(row, self._config.audio_bytes)
             prepared = self._pipeline.prepare(audio, Options.parse(options), row.id)
@@ -219,7 +228,7 @@ class ContinuousBatch:
 
     def _reject(self, row: Row, code: str, message: str) -> Response:
         log.info("request %s: rejected, 503 %s", row.id, code)
-        self._metrics.received(row.protocol)
+        self._receive(row)
         self._metrics.refused(row.protocol, code)
         return error_response(code, message, row.id, self._slot_seconds)
 
@@ -309,11 +318,6 @@ class ContinuousBatch:
         seconds = self._clock() - request.received
         self._face_seconds += 0.2 * (seconds - self._face_seconds)
         self._metrics.finished(request.protocol, face, seconds)
-        log.info(
-            "request %s: %d steps in a batch of up to %d, %.0f ms",
-            request.id,
-            request.steps,
-            request.largest_batch,
-            1000 * seconds,
-        )
+        summary = "request %s: %d steps in a batch of up to %d, %.0f ms"
+        log.info(summary, request.id, request.steps, request.largest_batch, 1000 * seconds)
         return response

@@ -1,7 +1,7 @@
 """The calls of a pipeline, with each error assigned to the requests that cause it.
 
-Every call can find that the device failed, also one that has nothing to do with the cause. Then no later call can
-succeed, and `DeviceFailedError` passes everything that handles the error of one request.
+Every call can find that the device failed, also one that has nothing to do with the cause. No later call can succeed
+then, so `DeviceFailedError` is not caught where the errors of single requests are.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DeviceFailedError(BaseException):
 class PipelineCalls:
     """A pipeline whose methods log an error and return its code of `ERROR_CODES`, `INTERNAL` or `OUT_OF_MEMORY`.
 
-    All of them raise DeviceFailedError.
+    All of them raise DeviceFailedError when the device failed.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
