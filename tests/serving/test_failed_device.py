@@ -23,7 +23,7 @@ def poisoned_archive(fragile_archive, tmp_path):
         for each in source.infolist():
             content = source.read(each)
             if each.filename == "voicestyle_handler.py":
-                content += b"\n\n" + inspect.getsource(poisoned_worker).encode()
+                content += f"\n\n{inspect.getsource(poisoned_worker)}\ninstall()\n".encode()
             out.writestr(each, content)
     return target
 

@@ -36,5 +36,7 @@ def device_failed(error, device):
     return failures.device_failed(error, "cuda:0", use)
 
 
-pipeline.Pipeline.render_all = render_all
-pipeline.device_failed = device_failed
+def install():
+    """Called in the worker alone, because it changes the pipeline of its process."""
+    pipeline.Pipeline.render_all = render_all
+    pipeline.device_failed = device_failed
