@@ -52,6 +52,15 @@ def test_the_page_shows_the_results():
     assert text == rendered(text, RESULTS), "`python -m benchmarks.tables` writes the results into the page"
 
 
+def test_a_variant_that_is_timed_again_keeps_its_quality(cells):
+    quality = {"similarity": 0.5, "largest_difference": -0.001, "worst_psnr_db": 31.52}
+    again = ROW | {"faces_per_minute": 0.4}
+    _, first, second = cells(ROW | {"quality": quality}, again | {"batch": 4}, again)
+    assert first[5] == second[5] == "0.4"
+    assert first[-2:] == ["0.5000 (-0.0010)", "31.5"]
+    assert second[-2:] == ["–", "–"]
+
+
 def test_a_row_shows_speed_and_memory(cells):
     header, *rows = cells(ROW, ROW | {"networks": "demo", "variant": "other"})
     assert header[:3] == ["variant", "batch", "ms a step"]
