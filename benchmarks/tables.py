@@ -58,10 +58,13 @@ def table(columns: Mapping[str, Column], rows: Sequence[Row]) -> str:
 
 def step_table(rows: Sequence[Row], networks: str) -> str:
     """The steps of one set of networks. A row without quality has that of the last row of the same that has one."""
+
+    def key(row: Row) -> tuple[object, ...]:
+        return (*_hardware(row), row["variant"], row["batch"])
+
     rows = [row for row in rows if row["networks"] == networks]
-    judged = {_hardware(row) + (row["variant"], row["batch"]): row["quality"] for row in rows if row.get("quality")}
-    rows = _latest(rows, "variant", "batch")
-    rows = [row | {"quality": judged.get(_hardware(row) + (row["variant"], row["batch"]))} for row in rows]
+    qualities = {key(row): row["quality"] for row in rows if row.get("quality")}
+    rows = [{**row, "quality": qualities.get(key(row))} for row in _latest(rows, "variant", "batch")]
     published = {_hardware(row): row for row in rows if row["variant"] == BASELINE and not row["error"]}
 
     def times_faster(row: Row) -> str:
