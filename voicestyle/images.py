@@ -7,6 +7,7 @@ look for it. Other metadata is in PNG text chunks, or in the Exif image descript
 
 import io
 import json
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -29,6 +30,13 @@ _XMP = (
     '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
     f'Iptc4xmpExt:DigitalSourceType="{DIGITAL_SOURCE_TYPE}"/>'
     '</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
+
+# The property is an attribute of rdf:Description, or an element with the address as its text or its rdf:resource.
+_SOURCE_TYPE = re.compile(
+    r"""\bDigitalSourceType(?:\s*=\s*["']|\s*>\s*|\s+rdf:resource\s*=\s*["'])"""
+    r"""https?://cv\.iptc\.org/newscodes/digitalsourcetype/(?:trainedAlgorithmicMedia|"""
+    r"""compositeWithTrainedAlgorithmicMedia)(?=["'<\s])"""
 )
 
 
@@ -63,3 +71,19 @@ def encode(pixels: NDArray[np.uint8], image_format: str, description: Mapping[st
     exif[ExifTags.Base.ImageDescription] = json.dumps(metadata)
     image.save(buffer, image_format.upper(), quality=QUALITY[image_format], xmp=_XMP.encode(), exif=exif)
     return buffer.getvalue()
+
+
+def read_digital_source_type(data: bytes, name: str) -> str | None:
+    """The address of the IPTC digital source type of a PNG, JPEG or WebP file, if it is one of generated images.
+
+    name: of the file, for the error. Raises OSError for data that is no such image.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
+            image.load()  # a PNG's text may follow its pixels
+            packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise OSError(f"an image must be a whole PNG, JPEG or WebP file, got {name}") from None
+    text = packet.decode("utf-8", "replace") if isinstance(packet, bytes) else str(packet)
+    match = _SOURCE_TYPE.search(text)
+    return match.group()[match.group().index("http") :] if match else None

@@ -15,6 +15,7 @@ from voicestyle.cli.media import frames, log_mels
 from voicestyle.cli.request import request
 from voicestyle.cli.serve import serve
 from voicestyle.cli.train import train
+from voicestyle.cli.verify import verify
 from voicestyle.errors import ArchiveError, BundleError, CaptureError, CheckpointError, InputError, ServerError
 from voicestyle.evaluation.errors import EvaluationError
 from voicestyle.photographs import PhotographError
@@ -64,5 +65,19 @@ def main() -> None:
     """
 
 
-for command in (generate, request, serve, bundle, archive, bank, invert, frames, log_mels, train, mapper, evaluate):
+for command in (
+    generate,
+    request,
+    serve,
+    bundle,
+    archive,
+    bank,
+    invert,
+    frames,
+    log_mels,
+    train,
+    mapper,
+    evaluate,
+    verify,
+):
     main.add_command(command)
